@@ -1,0 +1,3 @@
+"""The asyncio client for LivePerson's Messaging Conversation metrics."""
+
+__version__ = "0.1.0"
