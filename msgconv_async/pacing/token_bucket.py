@@ -1,0 +1,62 @@
+"""Smooth start times.
+
+What it promises: in any window of length T there are at most ``burst + rate * T`` starts, also
+right at the beginning. (Where timers fire late by up to L, an observer sees at most
+``burst + rate * (T + L)``; L counts up to `line.CATCH_UP`, and no further.) With ``burst`` 1, its
+default, starts are evenly spaced: what a server that dislikes bursts wants.
+
+The theory: a bucket holds up to ``burst`` tokens and gains ``rate`` of them a second; a start takes
+one. It begins with ``burst`` and never holds more, which is what keeps the promise from the first
+instant on (Turner, "New directions in communications", IEEE Communications Magazine 24(10), 1986;
+seen as a schedule, the generic cell rate algorithm of ITU-T I.371).
+"""
+
+from __future__ import annotations
+
+_ALMOST = 1e-9
+"""Tokens: the rounding in a sum of many small gains must not cost a start a tick of the timer."""
+
+
+class TokenBucket:
+    """Lets a start through whenever it holds a whole token.
+
+    Args:
+        rate: Starts per second, above 0.
+        burst: How many may start at once after a rest, 1 or more.
+    """
+
+    def __init__(self, rate: float, burst: float = 1.0) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._level = burst
+        self._at = float("-inf")
+
+    def delay(self, now: float) -> float:
+        """Return seconds until a token is there."""
+        if now > self._at:
+            self._settle(now)
+        return 0.0 if (missing := 1.0 - self._level) <= _ALMOST else missing / self.rate
+
+    def take(self, now: float) -> None:  # noqa: ARG002 - `delay` has just settled it
+        """Take a token."""
+        self._level -= 1.0
+
+    def give_back(self) -> None:
+        """Put a token back."""
+        self._level += 1.0
+
+    def eta(self, now: float, position: int) -> float:
+        """Return seconds until the start at this place in the queue."""
+        self._settle(now)
+        return max(0.0, position - self._level) / self.rate
+
+    def change(self, now: float, rate: float, burst: float) -> None:
+        """Set both, from ``now`` on: what was gained until then was gained at the old rate."""
+        self._settle(now)
+        self.rate, self.burst = rate, burst
+        self._level = min(self._level, burst)
+
+    def _settle(self, now: float) -> None:
+        if now > self._at:
+            self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+            self._at = now

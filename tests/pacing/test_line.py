@@ -1,0 +1,412 @@
+"""The queue: order, one timer, re-planning, cancellation."""
+
+import asyncio
+import math
+import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from itertools import count
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from msgconv_async.pacing.concurrency import ConcurrencyLimit
+from msgconv_async.pacing.line import CATCH_UP, Line
+from msgconv_async.pacing.token_bucket import TokenBucket
+from tests.pacing.virtual import run_virtual, virtual_loop
+
+
+async def _starts(line: Line, arrivals: list[float]) -> list[tuple[float, int]]:
+    """When each of the callers who come at these instants started, and as which it came."""
+    loop = asyncio.get_running_loop()
+    numbers = count()
+    starts: list[tuple[float, int]] = []
+
+    async def caller(arrival: float) -> None:
+        await asyncio.sleep(arrival)
+        number = next(numbers)
+        await line.acquire()
+        starts.append((loop.time(), number))
+
+    await asyncio.gather(*map(caller, arrivals))
+    return starts
+
+
+@given(
+    rate=st.floats(0.1, 2000),
+    burst=st.floats(1, 20),
+    arrivals=st.lists(st.floats(0, 5), min_size=1, max_size=60),
+)
+@settings(deadline=None, max_examples=60)
+def test_no_window_holds_more_than_burst_and_rate_allow(
+    rate: float, burst: float, arrivals: list[float]
+) -> None:
+    """In any window of length T there are at most burst + rate * T starts, from the first on."""
+    times = [at for at, _ in run_virtual(_starts(Line(TokenBucket(rate, burst)), arrivals))]
+    for first in range(len(times)):
+        for last in range(first, len(times)):
+            allowed = burst + rate * (times[last] - times[first])
+            assert last - first + 1 <= allowed + 1e-4
+
+
+@given(arrivals=st.lists(st.floats(0, 3), min_size=1, max_size=40))
+@settings(deadline=None, max_examples=30)
+def test_first_come_first_served(arrivals: list[float]) -> None:
+    """Callers start in the order in which they came, also against those who need not wait."""
+    starts = run_virtual(_starts(Line(TokenBucket(10, 3)), arrivals))
+    assert list(range(len(arrivals))) == [number for _, number in starts]
+
+
+def test_a_bucket_without_burst_is_perfectly_even() -> None:
+    """With the default burst the starts are one interval apart, the first at once."""
+    starts = run_virtual(_starts(Line(TokenBucket(4)), [0.0] * 5))
+    assert pytest.approx([at for at, _ in starts], abs=1e-6) == [0, 0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_rest_saves_up_the_burst_and_no_more() -> None:
+    """After a long rest exactly the burst starts at once."""
+    starts = run_virtual(_starts(Line(TokenBucket(1, 3)), [0.0] * 3 + [1000.0] * 5))
+    assert pytest.approx(
+        [at for at, _ in starts], abs=1e-6
+    ) == [0, 0, 0, 1000, 1000, 1000, 1001, 1002]
+
+
+@pytest.mark.parametrize(("rate", "waiters"), [(200, 100), (1000, 500), (2000, 1000)])
+async def test_late_timers_cost_no_rate(rate: int, waiters: int) -> None:
+    """On a real event loop, whose timers are late, the rate asked for is the rate delivered."""
+    starts = await _starts(Line(TokenBucket(rate)), [0.0] * waiters)
+    delivered = (waiters - 1) / (starts[-1][0] - starts[0][0])
+    assert delivered == pytest.approx(rate, rel=0.03)
+
+
+async def test_a_stalled_loop_ends_in_no_more_than_the_catch_up() -> None:
+    """After half a second of standing still, only CATCH_UP's worth starts at once."""
+    line = Line(TokenBucket(1000))
+    starts = 0
+
+    async def caller() -> None:
+        nonlocal starts
+        await line.acquire()
+        starts += 1
+
+    tasks = [asyncio.create_task(caller()) for _ in range(2000)]
+    await asyncio.sleep(0.01)
+    time.sleep(0.5)  # noqa: ASYNC251 - standing still is the point
+    before = starts
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    at_once = starts - before
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert 1 <= at_once <= 1000 * CATCH_UP + 2
+
+
+def _after(seconds: float, change: Callable[[Line], None]) -> Callable[[Line], Awaitable[None]]:
+    async def act(line: Line) -> None:
+        await asyncio.sleep(seconds)
+        change(line)
+
+    return act
+
+
+def _rate(rate: float) -> Callable[[Line], None]:
+    def change(line: Line) -> None:
+        (bucket,) = line._gates
+        assert isinstance(bucket, TokenBucket)
+        bucket.change(asyncio.get_running_loop().time(), rate, bucket.burst)
+        line.replan()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (_rate(10.0), [0, 0.55, 0.65, 0.75]),
+        (_rate(0.5), [0, 1.5, 3.5, 5.5]),
+        (lambda line: line.pause(3.0), [0, 3, 4, 5]),
+    ],
+    ids=["faster", "slower", "pause"],
+)
+def test_a_change_is_felt_by_who_waits(
+    change: Callable[[Line], None], expected: list[float]
+) -> None:
+    """A new rate or a pause holds at once; what was gained before it was gained at the old rate."""
+
+    async def main() -> list[float]:
+        line = Line(TokenBucket(1.0))
+        starts, _ = await asyncio.gather(_starts(line, [0.0] * 4), _after(0.5, change)(line))
+        return [at for at, _ in starts]
+
+    assert expected == pytest.approx(run_virtual(main()), abs=1e-6)
+
+
+def test_a_pause_can_be_taken_back() -> None:
+    """Laying an earlier end over a pause lets the queue go on."""
+
+    async def main() -> float:
+        line = Line()
+        line.pause(100.0)
+        starts, _ = await asyncio.gather(
+            _starts(line, [0.0]), _after(2.0, lambda line: line.pause(-math.inf))(line)
+        )
+        return starts[0][0]
+
+    assert run_virtual(main()) == pytest.approx(2.0)
+
+
+def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
+    """Who leaves the queue costs those behind nothing."""
+
+    async def main() -> float:
+        line = Line(TokenBucket(1.0))
+        await line.acquire()
+        leaver = asyncio.create_task(line.acquire())
+        stayer = asyncio.create_task(line.acquire())
+        await asyncio.sleep(0.5)
+        leaver.cancel()
+        await stayer
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(main()) == pytest.approx(1.0)
+
+
+def test_who_is_cancelled_between_grant_and_start_gives_it_back() -> None:
+    """A token granted to a task that is cancelled before it resumes goes to the next at once."""
+
+    async def main() -> tuple[float, int]:
+        line = Line(slots := ConcurrencyLimit(1), TokenBucket(1.0))
+        await line.acquire()
+        loser = asyncio.create_task(line.acquire())
+        winner = asyncio.create_task(line.acquire())
+        await asyncio.sleep(5)
+        slots.finished(1.0)
+        line.replan()
+        loser.cancel()
+        await winner
+        return asyncio.get_running_loop().time(), slots.in_flight
+
+    at, in_flight = run_virtual(main())
+    assert at == pytest.approx(5.0)
+    assert in_flight == 1
+
+
+def test_a_newcomer_does_not_overtake_who_was_granted() -> None:
+    """Between a grant and its resumption, a caller who could start at once still goes second."""
+
+    async def main() -> list[str]:
+        line, order = Line(bucket := TokenBucket(1.0, 2.0)), []
+
+        async def caller(name: str) -> None:
+            await line.acquire()
+            order.append(name)
+
+        await line.acquire()
+        await line.acquire()
+        first = asyncio.create_task(caller("first"))
+        await asyncio.sleep(0.5)
+        bucket.give_back()
+        bucket.give_back()
+        line.replan()
+        await asyncio.gather(caller("second"), first)
+        return order
+
+    assert run_virtual(main()) == ["first", "second"]
+
+
+def test_it_says_which_gate_held_a_start_up() -> None:
+    """Whoever learns from outcomes must know what was in the way: nothing, tokens or slots."""
+
+    async def main() -> list[str | None]:
+        line = Line(slots := ConcurrencyLimit(2), bucket := TokenBucket(1.0))
+        held = [await line.acquire(), await line.acquire()]
+        third = asyncio.create_task(line.acquire())
+        await asyncio.sleep(10)
+        slots.finished(1.0)
+        line.replan()
+        held.append(await third)
+        names: dict[object, str | None] = {slots: "slots", bucket: "bucket", None: None}
+        return [names[each] for each in held]
+
+    assert run_virtual(main()) == [None, "bucket", "slots"]
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 7])
+def test_eta_tells_when_a_newcomer_would_start(ahead: int) -> None:
+    """With only a rate in the way, the estimate is exact."""
+
+    async def main() -> tuple[float, float]:
+        line = Line(TokenBucket(2.0))
+        tasks = [asyncio.create_task(line.acquire()) for _ in range(ahead)]
+        await asyncio.sleep(0.01)
+        eta = line.eta()
+        before = asyncio.get_running_loop().time()
+        await line.acquire()
+        await asyncio.gather(*tasks)
+        return eta, asyncio.get_running_loop().time() - before
+
+    eta, waited = run_virtual(main())
+    assert eta == pytest.approx(waited, abs=1e-6)
+
+
+def test_eta_counts_the_rounds_of_full_slots() -> None:
+    """With four slots held for 2 seconds each, the ninth in the queue waits for two rounds."""
+
+    async def main() -> float:
+        line = Line(slots := ConcurrencyLimit(4))
+
+        async def work() -> None:
+            await line.acquire()
+            await asyncio.sleep(2)
+            slots.finished(2.0)
+            line.replan()
+
+        for _ in range(20):
+            await work()
+        tasks = [asyncio.create_task(work()) for _ in range(12)]
+        await asyncio.sleep(0.001)
+        eta = line.eta()
+        await asyncio.gather(*tasks)
+        return eta
+
+    assert 2.0 <= run_virtual(main()) <= 6.0
+
+
+async def test_a_waiter_is_small_and_they_share_one_timer() -> None:
+    """Ten thousand waiters cost under 1 KiB each beside their tasks, and one timer in all."""
+
+    async def weight(wait: Callable[[], Awaitable[object]]) -> float:
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        tasks = [asyncio.ensure_future(wait()) for _ in range(10_000)]
+        await asyncio.sleep(0)
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return (after - before) / len(tasks)
+
+    line = Line(TokenBucket(0.001))
+    await line.acquire()
+    forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task_alone = await weight(lambda: asyncio.shield(forever))
+    forever.cancel()
+    assert await weight(line.acquire) - task_alone < 1024
+    assert len(asyncio.get_running_loop()._scheduled) <= 1  # type: ignore[attr-defined]
+
+
+class LineMachine(RuleBasedStateMachine):
+    """Anything may happen in any order; no start, slot or place in the queue may be lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.context = virtual_loop()
+        self.loop = self.context.__enter__()
+        self.slots = ConcurrencyLimit(2)
+        self.bucket = TokenBucket(5.0, 2.0)
+        self.line = Line(self.slots, self.bucket)
+        self.waiting: list[tuple[int, asyncio.Task[None]]] = []
+        self.holding: list[int] = []
+        self.started: list[int] = []
+        self.number = 0
+
+    def _run(self, seconds: float = 0.0) -> None:
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+        self.waiting = [(n, task) for n, task in self.waiting if not task.done()]
+
+    def _in_loop(self, act: Callable[[], None]) -> None:
+        async def run() -> None:
+            act()
+            self.line.replan()
+
+        self.loop.run_until_complete(run())
+        self._run()
+
+    @rule(callers=st.integers(1, 4))
+    def come(self, callers: int) -> None:
+        async def caller(number: int) -> None:
+            await self.line.acquire()
+            self.started.append(number)
+            self.holding.append(number)
+
+        for _ in range(callers):
+            self.number += 1
+            self.waiting.append((self.number, self.loop.create_task(caller(self.number))))
+        self._run()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        _, task = data.draw(st.sampled_from(self.waiting))
+        task.cancel()
+        self._run()
+
+    @precondition(lambda self: self.waiting and self.holding)
+    @rule()
+    def give_up_just_when_granted(self) -> None:
+        """The slot goes to the head of the queue, who is cancelled before it resumes."""
+        self.holding.pop()
+        head = self.waiting[0][1]
+
+        def act() -> None:
+            self.slots.finished(0.1)
+            self.line.replan()
+            head.cancel()
+
+        self._in_loop(act)
+
+    @precondition(lambda self: self.holding)
+    @rule()
+    def finish(self) -> None:
+        self.holding.pop()
+        self._in_loop(lambda: self.slots.finished(0.1))
+
+    @rule(capacity=st.integers(1, 5))
+    def resize(self, capacity: int) -> None:
+        def act() -> None:
+            self.slots.capacity = capacity
+
+        self._in_loop(act)
+
+    @rule(rate=st.floats(0.5, 100), burst=st.floats(1, 5))
+    def retune(self, rate: float, burst: float) -> None:
+        self._in_loop(lambda: self.bucket.change(self.loop.time(), rate, burst))
+
+    @rule(seconds=st.floats(0, 3))
+    def pause(self, seconds: float) -> None:
+        self._in_loop(lambda: self.line.pause(self.loop.time() + seconds))
+
+    @rule(seconds=st.floats(0, 2))
+    def wait(self, seconds: float) -> None:
+        self._run(seconds)
+
+    @invariant()
+    def starts_are_in_order(self) -> None:
+        assert sorted(self.started) == self.started
+
+    @invariant()
+    def every_slot_is_accounted_for(self) -> None:
+        assert self.slots.in_flight == len(self.holding)
+        assert self.line.waiting == len(self.waiting)
+
+    def teardown(self) -> None:
+        """In the end everybody who still waits gets through."""
+        try:
+            for _ in range(1000):
+                if not self.waiting:
+                    break
+                if self.holding:
+                    self.finish()
+                self._run(2.0)
+            assert self.waiting == []
+            assert self.line._timer is None
+        finally:
+            self.context.__exit__(None, None, None)
+
+
+TestLine = LineMachine.TestCase
+TestLine.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
