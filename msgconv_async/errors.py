@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 
@@ -10,6 +11,9 @@ class MsgConvError(Exception):
 
     All of them pickle, so they can cross a process pool, and none of them carries a secret.
     """
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -27,13 +31,21 @@ class InvalidQuery(MsgConvError, ValueError):
 
     Attributes:
         parameter: The API's name of the parameter at fault, such as ``"interval"``.
-        value: The value that was given.
+        value: The value that was given; after pickling, its text if it does not pickle.
     """
 
     def __init__(self, parameter: str, value: object, rule: str) -> None:
         self.parameter = parameter
         self.value = value
         super().__init__(f"{parameter}={_short(value)}: {rule}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, (kind, args, state) = super().__reduce__()
+        try:
+            pickle.dumps(self.value)
+        except (pickle.PicklingError, AttributeError, TypeError):
+            state = state | {"value": _short(self.value)}
+        return rebuild, (kind, args, state)
 
 
 class ConfigurationError(MsgConvError, ValueError):
@@ -50,13 +62,23 @@ class ApiError(MsgConvError):
     Attributes:
         status: The HTTP status code.
         account_id: The account that was asked about.
-        excerpt: The beginning of the response body, one line, secrets blanked out.
+        excerpt: The beginning of the response body, on one line, secrets blanked out.
+        retry_after: Seconds that the service asked to wait in its last answer, or None.
     """
 
-    def __init__(self, message: str, *, status: int, account_id: str, excerpt: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        account_id: str,
+        excerpt: str = "",
+        retry_after: float | None = None,
+    ) -> None:
         self.status = status
         self.account_id = account_id
         self.excerpt = excerpt
+        self.retry_after = retry_after
         text = f"account {account_id}: {message} (HTTP {status})"
         super().__init__(f"{text}: {excerpt}" if excerpt else text)
 
@@ -70,23 +92,7 @@ class Unauthorized(ApiError):
 
 
 class RateLimited(ApiError):
-    """429, still, after every retry that the policy and the timeout allow.
-
-    Attributes:
-        retry_after: Seconds that the service asked for in its last answer, or None.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 429,
-        account_id: str,
-        excerpt: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message, status=status, account_id=account_id, excerpt=excerpt)
-        self.retry_after = retry_after
+    """429, still, after every retry that the timeout allows; or asked to wait unreasonably long."""
 
 
 class ServerError(ApiError):
@@ -106,8 +112,12 @@ class UnexpectedResponse(MsgConvError):
     def __init__(self, message: str, *, where: str = "", account_id: str = "") -> None:
         self.where = where
         self.account_id = account_id
-        text = f"account {account_id}: {message}" if account_id else message
-        super().__init__(f"{text} (at {where})" if where else text)
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        """Return what happened, to which account, and where."""
+        account = f"account {self.account_id}: " if self.account_id else ""
+        return f"{account}{self.args[0]}{f' (at {self.where})' if self.where else ''}"
 
 
 class ConnectionFailed(MsgConvError):
@@ -137,5 +147,8 @@ class DeadlineExceeded(MsgConvError, TimeoutError):
 
 
 def _short(value: object, limit: int = 60) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints
+        text = f"<{type(value).__name__} too long to print>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -73,8 +73,9 @@ def window(at: datetime, timeframe: int, interval: int | None = None) -> Window:
     Raises:
         ValueError: ``at`` is naive: its offset from UTC is not known.
     """
-    if at.tzinfo is None:
+    if at.utcoffset() is None:
         raise ValueError(f"at={at.isoformat()} is naive: give an aware datetime, such as UTC")
+    at = at.astimezone(UTC)  # local clocks skip and repeat hours
     start, end = floor(at - timedelta(minutes=timeframe)), ceil(at)
     edges = [start, end]
     if interval is not None:
@@ -82,4 +83,4 @@ def window(at: datetime, timeframe: int, interval: int | None = None) -> Window:
         inner = {ceil(end - step * timedelta(minutes=interval)) for step in steps}
         edges[1:1] = sorted(edge for edge in inner if start < edge < end)
     spans = tuple(Span(a, b, b <= at) for a, b in pairwise(edges))
-    return Window(start, at.astimezone(UTC), spans)
+    return Window(start, at, spans)

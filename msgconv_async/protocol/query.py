@@ -152,7 +152,7 @@ def _ids(parameter: str, value: Any) -> Literal["all"] | tuple[int, ...] | None:
         return None
     if isinstance(value, str) and value == "all":
         return "all"
-    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Iterable):
         value = (value,)
     unique = tuple(dict.fromkeys(_id(parameter, each) for each in value))
     if not unique:

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from msgconv_async.errors import UnexpectedResponse
-from msgconv_async.protocol.buckets import BUCKET, Window, window
+from msgconv_async.protocol.buckets import BUCKET, Span, Window, window
 from msgconv_async.protocol.query import ConversationQuery
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -217,13 +217,26 @@ def decode_report(
         document = _decode_leniently(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed(body, error) from None
+    intervals = _intervals(document.intervals, query)
     return ConversationReport(
-        intervals=_intervals(document.intervals, query),
+        intervals=intervals,
         skills=document.skills,
         agents=document.agents,
         totals=document.totals,
-        window=window(at, query.timeframe, query.interval) if at and query else None,
+        window=_window(intervals, query, at),
     )
+
+
+def _window(
+    intervals: tuple[Interval, ...], query: ConversationQuery | None, at: datetime | None
+) -> Window | None:
+    """The intervals tell by the server's own clock; only without them is ``at`` asked."""
+    if intervals:
+        spans = tuple(Span(each.start, each.end, each.complete) for each in intervals)
+        return Window(
+            spans[0].start, min(at or spans[-1].end, spans[-1].end).astimezone(UTC), spans
+        )
+    return window(at, query.timeframe) if at and query else None
 
 
 def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tuple[Interval, ...]:
@@ -238,19 +251,19 @@ def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tu
             ((_EPOCH + timedelta(milliseconds=each.timestamp), each) for each in received),
             key=lambda pair: pair[0],
         )
+        ends = [end for end, _ in pairs]
+        newest = ends[-1] if ends else _EPOCH
+        if query is not None and query.interval is not None:
+            size, frame = timedelta(minutes=query.interval), timedelta(minutes=query.timeframe)
+            starts = [end - (size if newest - end < frame else BUCKET) for end in ends]
+            on_edge = len(ends) == frame // size and newest - ends[0] == frame - size
+        else:
+            starts = [end - BUCKET for end in ends[:1]] + ends[:-1]
+            on_edge = False
     except OverflowError:
         raise UnexpectedResponse(
             "a timestamp lies outside the years 1 to 9999", where="$.metricsByIntervals"
         ) from None
-    ends = [end for end, _ in pairs]
-    newest = ends[-1] if ends else _EPOCH
-    if query is not None and query.interval is not None:
-        size, frame = timedelta(minutes=query.interval), timedelta(minutes=query.timeframe)
-        starts = [end - (size if newest - end < frame else BUCKET) for end in ends]
-        on_edge = len(ends) == frame // size and newest - ends[0] == frame - size
-    else:
-        starts = [end - BUCKET for end in ends[:1]] + ends[:-1]
-        on_edge = False
     return tuple(
         Interval(start, end, on_edge or end < newest, inner.skills, inner.agents, inner.totals)
         for start, (end, each) in zip(starts, pairs, strict=True)
@@ -278,7 +291,11 @@ def _known(value: Any, kind: Any) -> Any:
         kept = {}
         for name, inner in value.items():
             usual = _OTHER_NAMES.get(name, name)
-            if inner is not None and usual in fields and (usual == name or usual not in value):
+            if (
+                inner is not None
+                and usual in fields
+                and (usual == name or value.get(usual) is None)
+            ):
                 kept[usual] = _known(inner, fields[usual])
         return kept
     if isinstance(value, dict) and get_origin(kind) is dict:

@@ -1,0 +1,1 @@
+"""What this library promises in figures, measured: `python -m benchmarks <name>`."""
