@@ -1,0 +1,245 @@
+"""The routes: metrics, Domain API, tokens, login. Whatever is refused comes with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from aiohttp import web
+
+from msgconv_async.sandbox.aggregate import Aggregates
+from msgconv_async.sandbox.credentials import SESSION_LIFETIME, Credentials, Session, Unauthorized
+from msgconv_async.sandbox.question import BadRequest, Question
+from msgconv_async.sandbox.throttle import Throttle, Throttled
+
+Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
+"""Answers a request in place of the sandbox, or returns None to leave it to the sandbox.
+
+It sees every request first, whatever it asks. Raising `ConnectionError` in it drops the connection
+without an answer.
+"""
+
+_SERVICES = ("agentVep", "leDataReporting", "sentinel")
+_METRICS = "/operations/api/account/{account}/msgconversation"
+_ACCOUNT = "/api/account/{account}"
+_SESSION_COOKIE = "Session_id"
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_LARGEST_BODY = 16 * 1024 * 1024
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RetryAfter(msgspec.Struct, frozen=True):
+    """What a 429 says about when to come back: seconds, sent as such or as a date."""
+
+    seconds: float
+    as_date: bool
+
+    def header(self, now: datetime) -> str:
+        """Return the header's value (RFC 9110, section 10.2.3), rounded up to whole seconds."""
+        if not self.as_date:
+            return str(math.ceil(self.seconds))
+        date = now + timedelta(seconds=self.seconds)
+        if date.microsecond:
+            date = date.replace(microsecond=0) + timedelta(seconds=1)
+        return format_datetime(date, usegmt=True)
+
+
+class Service:
+    """The API of some accounts, without a socket.
+
+    Attributes:
+        fault: What may answer a request in place of the sandbox, or None.
+        failures: The statuses to answer the next metrics requests with, by account; under None,
+            those of any account.
+        requests: How many metrics requests came, by account, whatever became of them.
+        throttled: How many of them a limit refused, by account.
+        tokens: How many tokens were given out, logins included, by account.
+    """
+
+    def __init__(
+        self,
+        account_ids: Collection[str],
+        aggregates: Aggregates,
+        credentials: Credentials,
+        throttle: Throttle,
+        *,
+        clock: Callable[[], datetime],
+        latency: float,
+        retry_after: RetryAfter | None,
+        fault: Fault | None,
+    ) -> None:
+        self._account_ids = frozenset(account_ids)
+        self._aggregates = aggregates
+        self._credentials = credentials
+        self._throttle = throttle
+        self._clock = clock
+        self._latency = latency
+        self._retry_after = retry_after
+        self.fault = fault
+        self.failures: defaultdict[str | None, deque[int]] = defaultdict(deque)
+        self.requests: Counter[str] = Counter()
+        self.throttled: Counter[str] = Counter()
+        self.tokens: Counter[str] = Counter()
+
+    def application(self) -> web.Application:
+        """Return the routes as an aiohttp application."""
+        app = web.Application(
+            middlewares=[self._inject, self._explain], client_max_size=_LARGEST_BODY
+        )
+        app.add_routes(
+            [
+                web.get(_METRICS, self._metrics, allow_head=False),
+                web.post(_METRICS, self._metrics),
+                web.get(f"{_ACCOUNT}/service/baseURI.json", self._hosts, allow_head=False),
+                web.get(
+                    f"{_ACCOUNT}/service/{{service}}/baseURI.json", self._host, allow_head=False
+                ),
+                web.post("/sentinel/api/v2/account/{account}/app/token", self._token),
+                web.post(f"{_ACCOUNT}/login", self._login),
+                web.post(f"{_ACCOUNT}/refresh", self._refresh),
+                web.post(f"{_ACCOUNT}/logout", self._logout),
+            ]
+        )
+        app.on_response_prepare.append(self._date)
+        return app
+
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = format_datetime(self._clock(), usegmt=True)
+
+    @web.middleware
+    async def _inject(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        account_id = request.match_info.get("account")
+        if request.match_info.handler == self._metrics and account_id in self._account_ids:
+            self.requests[account_id] += 1
+        try:
+            answer = await self.fault(request) if self.fault is not None else None
+        except ConnectionError:
+            answer = web.Response()
+            if request.transport is not None:
+                request.transport.abort()
+        return answer if answer is not None else await handler(request)
+
+    @web.middleware
+    async def _explain(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        account_id = request.match_info.get("account")
+        if account_id is not None and account_id not in self._account_ids:
+            return _refusal(401, f"there is no account {account_id}", _CHALLENGE)
+        try:
+            return await handler(request)
+        except BadRequest as refusal:
+            return _refusal(400, refusal)
+        except Unauthorized as refusal:
+            return _refusal(401, refusal, _CHALLENGE)
+        except Throttled as refusal:
+            wait = self._retry_after
+            return _refusal(
+                429, refusal, {"Retry-After": wait.header(self._clock())} if wait else {}
+            )
+        except web.HTTPClientError as refusal:
+            allow = refusal.headers.get("Allow")
+            return _refusal(refusal.status, refusal.reason, {"Allow": allow} if allow else {})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        account_id = request.match_info["account"]
+        failures = self.failures[account_id] or self.failures[None]
+        if failures:
+            return _refusal(failures.popleft(), "this failure was asked for")
+        try:
+            with self._throttle.slot(account_id):
+                self._credentials.check(
+                    account_id,
+                    request.method,
+                    f"http://{request.host}{request.raw_path}",
+                    request.headers.get("Authorization", ""),
+                )
+                given = request.query if request.method == "GET" else await _json(request)
+                question = Question.parse(given)
+                await asyncio.sleep(self._latency)
+                body = self._aggregates.answer(account_id, question, self._clock())
+                return web.Response(body=body, content_type="application/json")
+        except Throttled:
+            self.throttled[account_id] += 1
+            raise
+
+    async def _hosts(self, request: web.Request) -> web.Response:
+        _check_version(request, "version", "1.0")
+        return web.json_response({"baseURIs": [_home(request, each) for each in _SERVICES]})
+
+    async def _host(self, request: web.Request) -> web.Response:
+        _check_version(request, "version", "1.0")
+        service = request.match_info["service"]
+        if service not in _SERVICES:
+            raise BadRequest(f"there is no service {service}; known are {', '.join(_SERVICES)}")
+        return web.json_response(_home(request, service))
+
+    async def _token(self, request: web.Request) -> web.Response:
+        account_id = request.match_info["account"]
+        form = dict(parse_qsl((await request.read()).decode(errors="replace")))
+        token = self._credentials.token(account_id, form)
+        self.tokens[account_id] += 1
+        lifetime = self._credentials.token_lifetime.total_seconds()
+        return web.json_response(
+            {"access_token": token, "token_type": "Bearer", "expires_in": int(lifetime)}
+        )
+
+    async def _login(self, request: web.Request) -> web.Response:
+        _check_version(request, "v", "1.3")
+        account_id = request.match_info["account"]
+        session = self._credentials.login(account_id, await _json(request))
+        self.tokens[account_id] += 1
+        response = _session_response(session)
+        path = f"/api/account/{account_id}"
+        response.set_cookie(_SESSION_COOKIE, session.id, path=path, httponly=True)
+        return response
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        cookie, csrf = request.cookies.get(_SESSION_COOKIE), (await _json(request)).get("csrf")
+        return _session_response(
+            self._credentials.refresh(request.match_info["account"], cookie, csrf)
+        )
+
+    async def _logout(self, request: web.Request) -> web.Response:
+        cookie, csrf = request.cookies.get(_SESSION_COOKIE), (await _json(request)).get("csrf")
+        self._credentials.logout(request.match_info["account"], cookie, csrf)
+        return web.json_response({})
+
+
+def _check_version(request: web.Request, name: str, version: str) -> None:
+    if request.query.get(name) != version:
+        raise BadRequest(f"{name} must be {version}")
+
+
+def _home(request: web.Request, service: str) -> dict[str, str]:
+    return {
+        "service": service,
+        "account": request.match_info["account"],
+        "baseURI": request.host,
+    }
+
+
+def _session_response(session: Session) -> web.Response:
+    lifetime = SESSION_LIFETIME // timedelta(milliseconds=1)
+    return web.json_response(
+        # The spelling is the service's.
+        {"csrf": session.csrf, "sessionTTl": str(lifetime), "bearer": session.bearer}
+    )
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(await request.read(), type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body must be a JSON object: {error}") from None
+
+
+def _refusal(status: int, reason: object, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(
+        {"status": status, "reason": str(reason)}, status=status, headers=headers
+    )

@@ -1,0 +1,41 @@
+"""The sandbox's time of day: it runs with the event loop, and a test may move it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from msgconv_async.errors import ConfigurationError
+
+
+class Clock:
+    """Tells the time by the running event loop, so that on a virtual-time loop it is virtual too.
+
+    Args:
+        start: What it shows when it is first asked, aware; None for the real time of day.
+
+    Raises:
+        ConfigurationError: ``start`` is naive.
+    """
+
+    def __init__(self, start: datetime | None = None) -> None:
+        if start is not None and start.tzinfo is None:
+            raise ConfigurationError(
+                f"start={start.isoformat()} is naive: give an aware datetime, such as UTC"
+            )
+        self._start = start
+        self._asked: float | None = None
+        self._moved = timedelta()
+
+    def __call__(self) -> datetime:
+        """Return the time, aware UTC."""
+        now = asyncio.get_running_loop().time()
+        if self._start is None:
+            self._start = datetime.now(UTC)
+        if self._asked is None:
+            self._asked = now
+        return self._start.astimezone(UTC) + timedelta(seconds=now - self._asked) + self._moved
+
+    def advance(self, by: timedelta) -> None:
+        """Move the clock at once: forward, or back where ``by`` is negative."""
+        self._moved += by

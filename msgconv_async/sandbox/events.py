@@ -1,0 +1,248 @@
+"""Resolved conversations, synthetic or from a file: what really happened on an account.
+
+A source of them is any callable ``(account_id, start, end)`` that returns the conversations of an
+account resolved from ``start`` up to but not including ``end``, both aware datetimes. What it
+returned once for a stretch of time it must return again, since closed buckets never change.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import accumulate
+from operator import attrgetter
+from pathlib import Path
+from random import Random
+from typing import Annotated, Literal
+
+import msgspec
+
+from msgconv_async.errors import ConfigurationError
+
+ResolvedBy = Literal["CCP", "consumer", "system"]
+"""Who marked a conversation as resolved: the agent's side, the consumer, or a timeout."""
+
+UNASSIGNED = -1
+"""The skill of a conversation that was never assigned to one."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR = timedelta(hours=1)
+_SATURDAY = 5
+_RESOLVED_AT = attrgetter("resolved_at")
+
+# Few at night, most in the middle of the day.
+_WAVE = [1.1 - math.cos((hour - 2) / 12 * math.pi) for hour in range(24)]
+_RHYTHM = [each / sum(_WAVE) for each in _WAVE]
+
+# Medians of 8 and 6 minutes, and of an hour where nobody answered any more.
+_RESOLVERS: list[tuple[ResolvedBy, float]] = [
+    ("CCP", math.log(480_000)),
+    ("consumer", math.log(360_000)),
+    ("system", math.log(3_600_000)),
+]
+_RESOLVER_WEIGHTS = list(accumulate([60, 25, 15]))
+
+_Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """One resolved conversation.
+
+    A file of them holds one a line, as a JSON object of the same members, such as
+    ``{"account": "12345678", "resolved_at": "2026-03-04T08:00:00Z", "skill": 3, "agent": 2,
+    "group": 7, "resolved_by": "CCP", "handling_time_ms": 480000}``, in any order.
+
+    Attributes:
+        account: The account id.
+        resolved_at: When it was resolved, aware; in a file ISO 8601 with its offset, or epoch
+            milliseconds.
+        agent: The id of the agent who had it.
+        resolved_by: ``"CCP"``, ``"consumer"`` or ``"system"``.
+        handling_time_ms: Milliseconds.
+        skill: The id of its skill; -1, "unassigned", where a file leaves it out.
+        group: The id of the agent's group, or None.
+    """
+
+    account: str
+    resolved_at: datetime
+    agent: _Long
+    resolved_by: ResolvedBy
+    handling_time_ms: Annotated[int, msgspec.Meta(ge=0)]
+    skill: _Long = UNASSIGNED
+    group: _Long | None = None
+
+
+Source = Callable[[str, datetime, datetime], Iterable[Conversation]]
+"""``(account_id, start, end)`` -> the conversations resolved in that time."""
+
+
+class Synthetic:
+    """Invented conversations, the same for the same settings, account and hour, whoever asks when.
+
+    Arrivals follow the hours of a day (UTC) and are fewer at weekends; handling times have a long
+    tail (lognormal). Nothing is kept but the latest few hours asked for.
+
+    Args:
+        seed: Another seed, other conversations.
+        skills: How many skills, one of them -1.
+        agents: How many agents, each with one group and some of the skills.
+        groups: How many agent groups.
+        conversations_per_day: About how many an account resolves on a weekday.
+
+    Raises:
+        ConfigurationError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        skills: int = 6,
+        agents: int = 12,
+        groups: int = 3,
+        conversations_per_day: int = 2500,
+    ) -> None:
+        counts = {
+            "skills": skills,
+            "agents": agents,
+            "groups": groups,
+            "conversations_per_day": conversations_per_day,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ConfigurationError(f"{name}={count}: it must be 1 or more")
+        self._seed = seed
+        self._skills = [UNASSIGNED, *range(1, skills)]
+        self._agents = range(101, 101 + agents)
+        self._groups = range(11, 11 + groups)
+        self._per_day = conversations_per_day
+        self._staff = functools.lru_cache(maxsize=128)(self._hire)
+        self._hour = functools.lru_cache(maxsize=256)(self._invent)
+
+    def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:
+        """Return the conversations that an account resolved from ``start`` up to ``end``."""
+        hour = start.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        found: list[Conversation] = []
+        while hour < end:
+            found += _between(self._hour(account_id, hour), start, end)
+            hour += _HOUR
+        return found
+
+    def _hire(self, account_id: str) -> list[tuple[int, int, list[int]]]:
+        """Give each agent of an account a group and the skills it has."""
+        random = Random(f"{self._seed}/{account_id}")  # noqa: S311
+        few = range(1, min(4, len(self._skills)) + 1)
+        return [
+            (agent, random.choice(self._groups), random.sample(self._skills, random.choice(few)))
+            for agent in self._agents
+        ]
+
+    def _invent(self, account_id: str, hour: datetime) -> list[Conversation]:
+        random = Random(f"{self._seed}/{account_id}/{hour:%Y-%m-%d/%H}")  # noqa: S311
+        staff = self._staff(account_id)
+        weekday = 0.5 if hour.weekday() >= _SATURDAY else 1.0
+        expected = self._per_day * weekday * _RHYTHM[hour.hour] * random.uniform(0.85, 1.15)
+        # An expectation below one must still happen now and then.
+        count = math.floor(expected + random.random())
+        resolvers = random.choices(_RESOLVERS, cum_weights=_RESOLVER_WEIGHTS, k=count)
+        conversations = []
+        for resolved_by, mean in resolvers:
+            agent, group, skills = random.choice(staff)
+            conversations.append(
+                Conversation(
+                    account_id,
+                    hour + timedelta(milliseconds=random.randrange(3_600_000)),
+                    agent,
+                    resolved_by,
+                    round(random.lognormvariate(mean, 0.9)),
+                    random.choice(skills),
+                    group,
+                )
+            )
+        return sorted(conversations, key=_RESOLVED_AT)
+
+
+class Recorded:
+    """Conversations that were given: read from a file, or made by a test.
+
+    Args:
+        conversations: In any order, of any number of accounts.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+
+    def __init__(self, conversations: Iterable[Conversation]) -> None:
+        self._accounts: dict[str, list[Conversation]] = {}
+        for each in conversations:
+            self._accounts.setdefault(each.account, []).append(each)
+        for each_account in self._accounts.values():
+            each_account.sort(key=_RESOLVED_AT)
+        if not self._accounts:
+            raise ConfigurationError("there is no conversation to replay: at least one is needed")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Recorded:
+        """Read a file of conversations: one JSON object a line, blank lines passed over.
+
+        Raises:
+            ConfigurationError: The file cannot be read or holds no conversation, or a line is not
+                one; says which line.
+        """
+        try:
+            lines = Path(path).read_bytes().splitlines()
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+        return cls(_line(path, n, line) for n, line in enumerate(lines, 1) if line.strip())
+
+    @property
+    def account_ids(self) -> tuple[str, ...]:
+        """The accounts that have conversations, in the order they were first met."""
+        return tuple(self._accounts)
+
+    @property
+    def last(self) -> datetime:
+        """When the last of all was resolved."""
+        return max(each[-1].resolved_at for each in self._accounts.values())
+
+    def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:
+        """Return the conversations that an account resolved from ``start`` up to ``end``."""
+        return _between(self._accounts.get(account_id, []), start, end)
+
+
+def _between(ordered: list[Conversation], start: datetime, end: datetime) -> list[Conversation]:
+    first = bisect_left(ordered, start, key=_RESOLVED_AT)
+    return ordered[first : bisect_left(ordered, end, lo=first, key=_RESOLVED_AT)]
+
+
+def _line(path: str | Path, number: int, line: bytes) -> Conversation:
+    try:
+        members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
+        instant = members.get("resolved_at", msgspec.Raw(b"null"))
+        if (milliseconds := _whole(instant)) is not None:
+            at = _EPOCH + timedelta(milliseconds=milliseconds)
+            members["resolved_at"] = msgspec.Raw(msgspec.json.encode(at))
+        if (account := _whole(members.get("account", msgspec.Raw(b"null")))) is not None:
+            members["account"] = msgspec.Raw(b'"%d"' % account)
+        found = msgspec.json.decode(msgspec.json.encode(members), type=Conversation)
+    except OverflowError:
+        raise ConfigurationError(
+            f"{path}, line {number}: resolved_at lies outside the years 1 to 9999"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}, line {number}: {error}") from None
+    if found.resolved_at.tzinfo is None:
+        raise ConfigurationError(
+            f"{path}, line {number}: resolved_at has no offset from UTC: end it in Z, or +hh:mm"
+        )
+    return found
+
+
+def _whole(raw: msgspec.Raw) -> int | None:
+    try:
+        return msgspec.json.decode(raw, type=int)
+    except msgspec.DecodeError:
+        return None

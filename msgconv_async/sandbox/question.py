@@ -1,0 +1,106 @@
+"""A request's parameters, read by the server's own rules (API page, URL parameters).
+
+They are laxer than the client's: an interval need not be a multiple of five minutes. What the page
+leaves open: an interval is at least five minutes, the size of a bucket; the only version is 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Mapping
+from typing import Any
+
+import msgspec
+
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+_ID = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_MAX_TIMEFRAME = 1440
+_MIN_INTERVAL = 5
+
+
+class _All(Container[int | None]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+ALL = _All()
+"""The word "all": every id is in it."""
+
+Ids = Container[int | None]
+"""The ids that were asked for."""
+
+
+class BadRequest(Exception):
+    """A request that is answered 400; the text says why."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What a request asks of one account.
+
+    Attributes:
+        timeframe: Minutes.
+        interval: Minutes, or None for the whole time frame only.
+        skills: The skills to group by, or None if not by skill.
+        agents: The agents to group by, or None if not by agent.
+        groups: The agent groups that count.
+    """
+
+    timeframe: int
+    interval: int | None
+    skills: Ids | None
+    agents: Ids | None
+    groups: Ids
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, Any]) -> Question:
+        """Read the parameters of a query string or of a JSON object; unknown ones are ignored.
+
+        Raises:
+            BadRequest: A parameter is missing or wrong; says which, and what would be right.
+        """
+        if _number(parameters, "v") != 1:
+            raise BadRequest("v must be 1: it is required, and there is no other version")
+        timeframe = _number(parameters, "timeframe")
+        if timeframe is None or not 1 <= timeframe <= _MAX_TIMEFRAME:
+            raise BadRequest(f"timeframe is required: 1 to {_MAX_TIMEFRAME} minutes")
+        interval = _number(parameters, "interval")
+        if interval is not None:
+            if interval < _MIN_INTERVAL:
+                raise BadRequest(f"interval must be at least {_MIN_INTERVAL} minutes")
+            if timeframe % interval:
+                raise BadRequest(f"interval must divide the timeframe of {timeframe} minutes")
+        skills, agents, groups = (
+            _ids(parameters, name) for name in ("skillIds", "agentIds", "groupIds")
+        )
+        return cls(timeframe, interval, skills, agents, ALL if groups is None else groups)
+
+
+def _text(parameters: Mapping[str, Any], name: str) -> str | None:
+    """Return a value as the string that the page sends; JSON numbers are tolerated."""
+    value = parameters.get(name)
+    if type(value) is int:
+        return str(value)
+    if value is None or isinstance(value, str):
+        return value
+    raise BadRequest(f"{name} must be a string")
+
+
+def _number(parameters: Mapping[str, Any], name: str) -> int | None:
+    text = _text(parameters, name)
+    if text is None:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise BadRequest(f"{name} must be a whole number")
+    return int(text)
+
+
+def _ids(parameters: Mapping[str, Any], name: str) -> Ids | None:
+    text = _text(parameters, name)
+    if text is None:
+        return None
+    if text == "all":
+        return ALL
+    ids = text.split(",")
+    if not all(_ID.fullmatch(each) and -(2**63) <= int(each) < 2**63 for each in ids):
+        raise BadRequest(f'{name} must be numbers separated by commas, or "all"')
+    return frozenset(map(int, ids))

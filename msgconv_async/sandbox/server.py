@@ -1,0 +1,227 @@
+"""The sandbox as a whole: settings checked, a server started and stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import anyio
+from aiohttp import web
+
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.protocol.buckets import ceil
+from msgconv_async.sandbox.aggregate import Aggregates
+from msgconv_async.sandbox.app import Fault, RetryAfter, Service
+from msgconv_async.sandbox.clock import Clock
+from msgconv_async.sandbox.credentials import Credentials
+from msgconv_async.sandbox.events import Conversation, Recorded, Source, Synthetic
+from msgconv_async.sandbox.throttle import Throttle
+
+FIRST_ACCOUNT = 10_000_001
+_LAST_PORT = 65_535
+
+# Enough for every account of a fleet to connect at once.
+_BACKLOG = 1024
+
+# What is still in flight when the sandbox is left gets this long to end, then is cancelled.
+_GRACE = 0.1
+
+
+class Sandbox:
+    """LivePerson's Messaging Conversation API as a local server, for as long as it is entered.
+
+    It runs in the event loop that enters it, on plain HTTP. One origin holds every service: the
+    metrics, the Domain API, Sentinel's tokens and the login. Every account accepts the credentials
+    that are constants of this package.
+
+        async with Sandbox(accounts=50, concurrency=4, latency=0.5) as sandbox:
+            print(sandbox.url, sandbox.account_ids[0])
+
+    Args:
+        accounts: How many, numbered from 10000001; recorded conversations bring their own instead.
+        seed: Another seed, other synthetic conversations.
+        events: What was resolved: the path of a file (`Conversation` tells its format) or any
+            source, such as a `Recorded`, or a `Synthetic` of other sizes; None for a `Synthetic`.
+        clock: Tells the sandbox's time, aware; None for a `Clock`, which starts at the real time,
+            or, for recorded conversations, as soon as the last of them is in a closed bucket.
+        concurrency: Metrics requests of one account at once, or None for no limit.
+        rate: Metrics requests of one account per second, or None for no limit.
+        burst: Requests that may come ahead of the rate; any more are refused.
+        latency: Seconds that an answer to a metrics request takes at least.
+        retry_after: Seconds that a 429 asks to wait (Retry-After), or None to leave that open.
+        retry_after_date: Say so as an HTTP date.
+        token_lifetime: Seconds that an OAuth 2.0 token is good for.
+        fault: What may answer a request in place of the sandbox; can be changed at any time.
+        host: The address to listen on.
+        port: The port to listen on, or 0 for a free one.
+
+    Raises:
+        ConfigurationError: A setting cannot work; says which and why. On entering: the port is
+            taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        accounts: int = 1,
+        seed: int = 0,
+        events: Source | str | Path | None = None,
+        clock: Callable[[], datetime] | None = None,
+        concurrency: int | None = None,
+        rate: float | None = None,
+        burst: int = 0,
+        latency: float = 0.0,
+        retry_after: float | None = None,
+        retry_after_date: bool = False,
+        token_lifetime: float = 3600.0,
+        fault: Fault | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        rules = {
+            "accounts": (accounts, accounts >= 1, "1 or more"),
+            "concurrency": (concurrency, concurrency is None or concurrency >= 1, "1 or more"),
+            "rate": (rate, rate is None or rate > 0, "above 0, in requests per second"),
+            "burst": (burst, burst >= 0, "0 or more"),
+            "latency": (latency, latency >= 0, "0 or more, in seconds"),
+            "retry_after": (retry_after, (retry_after or 0) >= 0, "0 or more, in seconds"),
+            "token_lifetime": (token_lifetime, token_lifetime > 0, "above 0, in seconds"),
+            "port": (port, 0 <= port <= _LAST_PORT, f"0 to {_LAST_PORT}"),
+        }
+        for name, (value, right, rule) in rules.items():
+            if not right:
+                raise ConfigurationError(f"{name}={value}: it must be {rule}")
+        self._account_ids = tuple(str(FIRST_ACCOUNT + number) for number in range(accounts))
+        if isinstance(events, str | Path):
+            events = Recorded.from_file(events)
+        if isinstance(events, Recorded):
+            self._account_ids = events.account_ids
+            clock = clock or Clock(ceil(events.last + timedelta(milliseconds=1)))
+        self._source = events or Synthetic(seed)
+        self._clock = clock or Clock()
+        self._service = Service(
+            self._account_ids,
+            Aggregates(self._source),
+            Credentials(self._clock, timedelta(seconds=token_lifetime)),
+            Throttle(concurrency=concurrency, rate=rate, burst=burst),
+            clock=self._clock,
+            latency=latency,
+            retry_after=None if retry_after is None else RetryAfter(retry_after, retry_after_date),
+            fault=fault,
+        )
+        self._host, self._port = host, port
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._clock().tzinfo is None:
+            raise ConfigurationError("clock: the time it tells must be aware, such as in UTC")
+        # Cancelling the handler of a client that went away is what gives its slot back.
+        runner = web.AppRunner(
+            self._service.application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_GRACE,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port, backlog=_BACKLOG).start()
+        except BaseException as error:
+            await _stop(runner)
+            if isinstance(error, OSError):
+                raise ConfigurationError(
+                    f"cannot listen on {self._host}:{self._port}: {error.strerror}"
+                ) from None
+            raise
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await _stop(runner)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, such as ``"http://127.0.0.1:8080"``: the origin of every service.
+
+        Raises:
+            RuntimeError: It has not been entered, or was left.
+        """
+        if self._runner is None:
+            raise RuntimeError("the sandbox is not running: enter it with async with")
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def account_ids(self) -> tuple[str, ...]:
+        """The accounts it knows."""
+        return self._account_ids
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """The sandbox's time."""
+        return self._clock
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How many metrics requests came, by account, whatever became of them."""
+        return self._service.requests
+
+    @property
+    def throttled(self) -> Counter[str]:
+        """How many metrics requests a limit answered with 429, by account."""
+        return self._service.throttled
+
+    @property
+    def tokens(self) -> Counter[str]:
+        """How many tokens were given out, logins included, by account."""
+        return self._service.tokens
+
+    @property
+    def fault(self) -> Fault | None:
+        """What may answer a request in place of the sandbox."""
+        return self._service.fault
+
+    @fault.setter
+    def fault(self, fault: Fault | None) -> None:
+        self._service.fault = fault
+
+    def fail_next(
+        self, times: int = 1, *, status: int = 503, account_id: str | None = None
+    ) -> None:
+        """Answer the next metrics requests with a status, whatever they ask and bring.
+
+        Args:
+            times: How many requests.
+            status: The HTTP status.
+            account_id: Of this account only; None for whichever come.
+        """
+        self._service.failures[account_id].extend([status] * times)
+
+    def resolved(self, account_id: str, start: datetime, end: datetime) -> list[Conversation]:
+        """Return the truth: the conversations that an account resolved in a stretch of time.
+
+        Args:
+            account_id: One of `account_ids`.
+            start: The first instant, aware.
+            end: The first instant no longer counted, aware; the future is never told.
+
+        Returns:
+            The conversations, straight from the source, in no particular order.
+        """
+        return list(self._source(account_id, start, min(end, self._clock())))
+
+
+async def _stop(runner: web.AppRunner) -> None:
+    # Also where a cancelled scope is what leaves the sandbox; it takes no longer than the grace.
+    with anyio.CancelScope(shield=True):
+        await runner.cleanup()
