@@ -136,16 +136,29 @@ class ConversationReport(msgspec.Struct, frozen=True):
         skills: By skill over the whole window; None if skills were not asked for.
         agents: By agent over the whole window; None if agents were not asked for.
         totals: For the account over the whole window; None if skills or agents were asked for.
-        window: The time really covered, which is wider than the time frame asked for because
-            the service answers in whole five-minute buckets; None if the instant or the query
-            is not known.
+        query: The question; None if the report was decoded without it.
+        at: The instant of asking by the server's clock, aware; None if it was not given.
     """
 
     intervals: tuple[Interval, ...] = ()
     skills: SkillBreakdown | None = None
     agents: AgentBreakdown | None = None
     totals: ConversationMetrics | None = None
-    window: Window | None = None
+    query: ConversationQuery | None = None
+    at: datetime | None = None
+
+    @property
+    def window(self) -> Window | None:
+        """The time really covered: wider than asked for, since answers are of whole buckets.
+
+        The intervals tell it by the server's own clock. Without intervals it is worked out from
+        the query and the instant of asking, and None if one of them is not known.
+        """
+        if self.intervals:
+            spans = tuple(Span(each.start, each.end, each.complete) for each in self.intervals)
+            end = min(self.at or spans[-1].end, spans[-1].end)
+            return Window(spans[0].start, end.astimezone(UTC), spans)
+        return window(self.at, self.query.timeframe) if self.at and self.query else None
 
 
 class _Sections(
@@ -202,41 +215,31 @@ def decode_report(
         query: The question it answers. It tells where each interval starts, since the service
             sends only ends. Without it, an interval is taken to start where the one before it
             ends, and the earliest to hold just the one bucket that it surely holds.
-        at: The instant of asking by the server's clock (its ``Date`` header), aware. With
-            ``query`` it gives the report's ``window``.
+        at: The instant of asking by the server's clock (its ``Date`` header), aware.
 
     Returns:
         The report, intervals oldest first.
 
     Raises:
         UnexpectedResponse: The body is not JSON, or a known member has the wrong type; says where.
+        ValueError: ``at`` is naive: its offset from UTC is not known.
     """
+    if at is not None and at.utcoffset() is None:
+        raise ValueError(f"at={at.isoformat()} is naive: give an aware datetime, such as UTC")
     try:
         document = _DECODER.decode(body)
     except msgspec.ValidationError:
         document = _decode_leniently(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed(body, error) from None
-    intervals = _intervals(document.intervals, query)
     return ConversationReport(
-        intervals=intervals,
-        skills=document.skills,
-        agents=document.agents,
-        totals=document.totals,
-        window=_window(intervals, query, at),
+        _intervals(document.intervals, query) if document.intervals else (),
+        document.skills,
+        document.agents,
+        document.totals,
+        query,
+        at,
     )
-
-
-def _window(
-    intervals: tuple[Interval, ...], query: ConversationQuery | None, at: datetime | None
-) -> Window | None:
-    """The intervals tell by the server's own clock; only without them is ``at`` asked."""
-    if intervals:
-        spans = tuple(Span(each.start, each.end, each.complete) for each in intervals)
-        return Window(
-            spans[0].start, min(at or spans[-1].end, spans[-1].end).astimezone(UTC), spans
-        )
-    return window(at, query.timeframe) if at and query else None
 
 
 def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tuple[Interval, ...]:
@@ -252,13 +255,13 @@ def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tu
             key=lambda pair: pair[0],
         )
         ends = [end for end, _ in pairs]
-        newest = ends[-1] if ends else _EPOCH
+        newest = ends[-1]
         if query is not None and query.interval is not None:
             size, frame = timedelta(minutes=query.interval), timedelta(minutes=query.timeframe)
             starts = [end - (size if newest - end < frame else BUCKET) for end in ends]
             on_edge = len(ends) == frame // size and newest - ends[0] == frame - size
         else:
-            starts = [end - BUCKET for end in ends[:1]] + ends[:-1]
+            starts = [ends[0] - BUCKET, *ends[:-1]]
             on_edge = False
     except OverflowError:
         raise UnexpectedResponse(
