@@ -110,7 +110,9 @@ def _orjson(body: bytes) -> Contender:
     return lambda: orjson.loads(body)
 
 
-def _pydantic_models(body: bytes) -> Contender:
+def pydantic_models() -> pydantic.TypeAdapter[Any]:
+    """Describe the response as pydantic models."""
+
     def model(name: str, members: Members) -> Any:
         fields: dict[str, Any] = {
             member: (kind | None, pydantic.Field(default=None, alias=alias))
@@ -118,7 +120,11 @@ def _pydantic_models(body: bytes) -> Contender:
         }
         return pydantic.create_model(name, **fields)
 
-    adapter = _pydantic(model)
+    return _pydantic(model)
+
+
+def _pydantic_models(body: bytes) -> Contender:
+    adapter = pydantic_models()
     return lambda: adapter.validate_json(body)
 
 

@@ -68,9 +68,16 @@ def test_a_bucket_without_burst_is_perfectly_even() -> None:
 def test_a_rest_saves_up_the_burst_and_no_more() -> None:
     """After a long rest exactly the burst starts at once."""
     starts = run_virtual(_starts(Line(TokenBucket(1, 3)), [0.0] * 3 + [1000.0] * 5))
-    assert pytest.approx(
-        [at for at, _ in starts], abs=1e-6
-    ) == [0, 0, 0, 1000, 1000, 1000, 1001, 1002]
+    assert pytest.approx([at for at, _ in starts], abs=1e-6) == [
+        0,
+        0,
+        0,
+        1000,
+        1000,
+        1000,
+        1001,
+        1002,
+    ]
 
 
 @pytest.mark.parametrize(("rate", "waiters"), [(200, 100), (1000, 500), (2000, 1000)])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -33,10 +32,6 @@ class Answer(NamedTuple):
 
 
 Ask = Callable[..., Awaitable[Answer]]
-
-# Else looptime asks for a loop around every plain test, and on Python 3.11 that makes one which
-# nobody closes.
-asyncio.set_event_loop(None)
 
 
 def metrics_url(sandbox: Sandbox, account_id: str | None = None) -> str:

@@ -414,7 +414,7 @@ def test_what_is_kept_is_bounded_in_accounts_and_in_buckets() -> None:
 
 
 def test_a_day_of_67_000_metric_maps_is_answered_in_under_a_second() -> None:
-    random_ = random.Random(0)  # noqa: S311
+    random_ = random.Random(0)
     start = floor(NOW - timedelta(days=1))
     resolvers: tuple[ResolvedBy, ...] = ("CCP", "consumer", "system")
     source = Recorded(
