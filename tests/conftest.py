@@ -1,0 +1,84 @@
+"""What holds for every test: it leaves no task running and nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+# Else looptime asks for a loop around every plain test, and on Python 3.11 that makes one which
+# nobody closes.
+asyncio.set_event_loop(None)
+
+_TURNS = 10
+"""Turns of the event loop in which what was cancelled may come to its end."""
+
+
+def collect() -> None:
+    """Collect what is garbage; set aside what is not, so that the next time is quick."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    """Set aside what exists before the first test."""
+    collect()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request: pytest.FixtureRequest) -> None:
+    """Fail an asynchronous test that leaves a task, something open, or an error unheard."""
+    if request.node.get_closest_marker("asyncio"):
+        request.getfixturevalue("_nothing_is_left_behind")
+
+
+@pytest.fixture
+async def _nothing_is_left_behind() -> AsyncIterator[None]:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(str(context))
+    )
+    yield
+    running = asyncio.all_tasks() - {asyncio.current_task()}
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    # Virtual time ends with the test: who slept in it may wake now, and is left all the same.
+    left = {task for task in running if not task.cancelled()}
+    collect()  # an unclosed socket or session warns as it goes, and warnings are errors
+    if left:
+        pytest.fail(f"the test left tasks behind: {left}")
+    if reported:
+        pytest.fail(f"the event loop had to report: {reported}")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's environment out."""
+    monkeypatch.delenv("MSGCONV_BASE_URL", raising=False)
+
+
+class _Response(aiohttp.ClientResponse):
+    """The response that aioresponses 0.7.9 makes, plus what aiohttp 3.14 wants.
+
+    See https://github.com/pnuckowski/aioresponses/issues/289.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"stream_writer": Mock(output_size=0), **kwargs})
+
+
+@pytest.fixture
+def answers() -> Iterator[Callable[..., None]]:
+    """Return a function that says how the next request to a URL is answered, by no server."""
+    with aioresponses() as mocked:
+
+        def add(url: Any, **answer: Any) -> None:
+            mocked.get(url, response_class=_Response, **answer)
+
+        yield add

@@ -1,0 +1,396 @@
+"""A deterministic simulation, in virtual time, of clients that share a server with a limit.
+
+Nothing sleeps and nothing is threaded: a heap of events, a seeded generator, and the pacer's rules.
+A `Server` decides at once whether a request is answered or refused (429); `Client` is a model of
+the pacer (one queue in order, slots, a token bucket with a burst of one, a pause, retries after a
+second or more) around the algorithm under test; `run` plays a `Scenario` and returns a `Report`.
+
+What is modelled because it decides results: the network (a refusal comes back after one round trip,
+an answer after the service time as well), service times that vary (log-normal), timers that fire on
+a grid of about a millisecond and therefore release together whatever is due, a catch-up of a few
+milliseconds, and a server clock of whole milliseconds (as nginx has).
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from msgconv_async.pacing.adaptive import AdaptiveLimit, Start
+
+Scale = Callable[[float], float]
+"""The share of the limit in force at an instant (1.0: all of it)."""
+
+SIGMA = 0.4  # spread of the log-normal service times
+TIMER_GRID = 0.001  # seconds: what an asyncio timer resolves
+CATCH_UP = 0.005  # seconds of starts a late wake-up may catch up on
+
+
+def steady(_: float) -> float:
+    """The limit does not change."""
+    return 1.0
+
+
+def between(start: float, end: float, share: float) -> Scale:
+    """The limit is `share` of itself from `start` to `end` (seconds)."""
+    return lambda now: share if start <= now < end else 1.0
+
+
+class Server(Protocol):
+    """A server that answers or refuses."""
+
+    def offer(self, now: float) -> bool:
+        """Whether a request that arrives now is answered (False: 429)."""
+
+    def release(self) -> None:
+        """An answered request has left."""
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        """The most requests a second that can be answered, when each takes `round_trip`."""
+
+    def retry_after(self, now: float) -> float | None:
+        """The Retry-After of a refusal now, in seconds."""
+
+
+@dataclass
+class LeakyBucket:
+    """nginx limit_req: `rate` a second, `burst` above it, no delay."""
+
+    rate: float
+    burst: float
+    scale: Scale = steady
+    excess: float = 0.0
+    last: float = -1.0
+
+    def offer(self, now: float) -> bool:
+        now = math.floor(now * 1000) / 1000
+        excess = 0.0
+        if self.last >= 0:
+            drained = self.rate * self.scale(now) * (now - self.last)
+            excess = max(0.0, self.excess - drained + 1.0)
+        if excess > self.burst + 1e-9:
+            return False
+        self.excess, self.last = excess, now
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.rate * self.scale(now)
+
+    def retry_after(self, now: float) -> float | None:
+        return None
+
+
+@dataclass
+class SlotLimit:
+    """nginx limit_conn: `slots` requests at once."""
+
+    slots: int
+    scale: Scale = steady
+    busy: int = 0
+
+    def offer(self, now: float) -> bool:
+        if self.busy >= math.floor(self.slots * self.scale(now) + 1e-9):
+            return False
+        self.busy += 1
+        return True
+
+    def release(self) -> None:
+        self.busy -= 1
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return math.floor(self.slots * self.scale(now) + 1e-9) / round_trip
+
+    def retry_after(self, now: float) -> float | None:
+        return None
+
+
+@dataclass
+class FixedWindow:
+    """`quota` requests in each `period` seconds; everything else is refused until it turns."""
+
+    quota: int
+    period: float
+    scale: Scale = steady
+    announce: bool = False
+    phase: float = 0.37
+    window: int = -1
+    used: int = 0
+
+    def offer(self, now: float) -> bool:
+        window = int(now / self.period + self.phase)
+        if window != self.window:
+            self.window, self.used = window, 0
+        if self.used >= self.quota * self.scale(now):
+            return False
+        self.used += 1
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.quota / self.period * self.scale(now)
+
+    def retry_after(self, now: float) -> float | None:
+        if not self.announce:
+            return None
+        return float(math.ceil((1.0 - (now / self.period + self.phase) % 1.0) * self.period))
+
+
+@dataclass
+class Both:
+    """A bucket and a slot limit on one server."""
+
+    bucket: LeakyBucket
+    slots: SlotLimit
+
+    def offer(self, now: float) -> bool:
+        if self.slots.busy >= self.slots.slots or not self.bucket.offer(now):
+            return False
+        return self.slots.offer(now)
+
+    def release(self) -> None:
+        self.slots.release()
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return min(self.bucket.capacity(now, round_trip), self.slots.capacity(now, round_trip))
+
+    def retry_after(self, now: float) -> float | None:
+        return None
+
+
+class World:
+    """Virtual time and its events."""
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self.rng = random.Random(seed)
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = 0
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        """Does `action` at `when` (not before now)."""
+        self._order += 1
+        heapq.heappush(self._events, (max(when, self.now), self._order, action))
+
+    def run(self, until: float) -> None:
+        """Plays all events up to `until`."""
+        events = self._events
+        while events and events[0][0] <= until:
+            self.now, _, action = heapq.heappop(events)
+            action()
+        self.now = until
+
+
+class Client:
+    """The pacer's rules around one `AdaptiveLimit`; work never ends unless `demand` says so."""
+
+    def __init__(
+        self,
+        world: World,
+        server: Server,
+        limit: AdaptiveLimit,
+        *,
+        service: float,
+        network: float,
+        begins: float = 0.0,
+        demand: float | None = None,
+        idle: tuple[float, float] | None = None,
+        failures: float = 0.0,
+    ) -> None:
+        self.world, self.server, self.limit = world, server, limit
+        self._mu, self._network, self._demand = math.log(service), network, demand
+        self._idle, self._failures = idle, failures
+        self.in_flight, self._waiting = 0, 0
+        self._virtual_start = -math.inf  # of the last start: the bucket's only state
+        self._held: Literal["rate", "concurrency"] | None = None
+        self._timer = math.inf
+        self.answers: list[float] = []
+        self.refusals: list[float] = []
+        world.at(begins, self._arrive if demand else self._pump)
+
+    def _arrive(self) -> None:
+        self._waiting += 1
+        gap = self.world.rng.expovariate(self._demand or 1.0)
+        self.world.at(self.world.now + gap, self._arrive)
+        self._pump()
+
+    def _has_work(self) -> bool:
+        if self._idle and self._idle[0] <= self.world.now < self._idle[1]:
+            self._wake_at(self._idle[1])
+            return False
+        return self._demand is None or self._waiting > 0
+
+    def _wake_at(self, when: float) -> None:
+        when = math.ceil(when / TIMER_GRID + self.world.rng.random()) * TIMER_GRID
+        if when < self._timer:
+            self._timer = when
+            self.world.at(when, self._wake)
+
+    def _wake(self) -> None:
+        if self._timer <= self.world.now:
+            self._timer = math.inf
+        self._pump()
+
+    def _pump(self) -> None:
+        now, limit = self.world.now, self.limit
+        while self._has_work():
+            if now < limit.paused_until:
+                return self._wake_at(limit.paused_until)
+            if self.in_flight >= limit.concurrency:
+                self._held = "concurrency"
+                return None
+            due = self._virtual_start + 1.0 / limit.rate
+            if due > now:
+                self._held = "rate"
+                return self._wake_at(due)
+            self._virtual_start = max(due, now - CATCH_UP)
+            self._send(now)
+        self._held = None
+        return None
+
+    def _send(self, now: float) -> None:
+        world = self.world
+        self.in_flight += 1
+        self._waiting -= 1
+        start = self.limit.started(now, self.in_flight, self._held)
+        world.at(now + self._one_way(), lambda: self._reach_server(start))
+
+    def _one_way(self) -> float:
+        return self._network / 2 * (0.9 + 0.2 * self.world.rng.random())
+
+    def _reach_server(self, start: Start) -> None:
+        world = self.world
+        if self.server.offer(world.now):
+            world.at(
+                world.now + world.rng.lognormvariate(self._mu, SIGMA), lambda: self._leave(start)
+            )
+        else:
+            wait = self.server.retry_after(world.now)
+            world.at(world.now + 0.0005 + self._one_way(), lambda: self._refused(start, wait))
+
+    def _leave(self, start: Start) -> None:
+        self.server.release()
+        self.world.at(self.world.now + self._one_way(), lambda: self._answered(start))
+
+    def _answered(self, start: Start) -> None:
+        self.in_flight -= 1
+        if self._failures and self.world.rng.random() < self._failures:
+            self.limit.neutral(start, self.world.now)
+            self._waiting += 1
+        else:
+            self.answers.append(self.world.now)
+            self.limit.answered(start, self.world.now)
+        self._pump()
+
+    def _refused(self, start: Start, wait: float | None) -> None:
+        now = self.world.now
+        self.in_flight -= 1
+        self.refusals.append(now)
+        self.limit.throttled(start, now, wait)
+        self.world.at(now + max(1.0, wait or 0.0) + 0.25 * self.world.rng.random(), self._retry)
+        self._pump()
+
+    def _retry(self) -> None:
+        self._waiting += 1
+        self._pump()
+
+
+@dataclass
+class Scenario:
+    """A server and those who use it; times in seconds."""
+
+    server: Callable[[], Server]
+    service: float = 0.3
+    network: float = 0.04
+    begins: tuple[float, ...] = (0.0,)
+    duration: float = 120.0
+    changes: tuple[float, ...] = ()
+    demand: float | None = None
+    idle: tuple[float, float] | None = None
+    failures: float = 0.0
+    limit: Callable[[], AdaptiveLimit] = field(default=AdaptiveLimit)
+
+
+@dataclass
+class Report:
+    """What came of a run, with the ways to measure it."""
+
+    scenario: Scenario
+    server: Server
+    clients: list[Client]
+
+    def capacity(self, start: float, end: float) -> float:
+        """Requests that could have been answered in an interval."""
+        trip = self.scenario.service * math.exp(SIGMA * SIGMA / 2) + self.scenario.network
+        steps = max(1, round((end - start) * 20))
+        width = (end - start) / steps
+        middles = (start + (step + 0.5) * width for step in range(steps))
+        return sum(self.server.capacity(at, trip) for at in middles) * width
+
+    def answered(self, start: float = 0.0, end: float | None = None) -> int:
+        """Requests answered in an interval, over all clients."""
+        return sum(_within(client.answers, start, end) for client in self.clients)
+
+    def refused(self, start: float = 0.0, end: float | None = None) -> int:
+        """Refusals seen in an interval, over all clients."""
+        return sum(_within(client.refusals, start, end) for client in self.clients)
+
+    def goodput(self, start: float = 0.0, end: float | None = None) -> float:
+        """The share of the capacity that was used."""
+        end = self.scenario.duration if end is None else end
+        return self.answered(start, end) / self.capacity(start, end)
+
+    def refusal_share(self, start: float = 0.0, end: float | None = None) -> float:
+        """The share of all answers that were 429."""
+        bad = self.refused(start, end)
+        return bad / max(1, bad + self.answered(start, end))
+
+    def fairness(self, start: float = 0.0, end: float | None = None) -> float:
+        """Jain's index over the clients: 1.0 when all got the same."""
+        got = [_within(client.answers, start, end) for client in self.clients]
+        return sum(got) ** 2 / max(1, len(got) * sum(each * each for each in got))
+
+    def regain(self, change: float, horizon: float = 60.0, window: float = 2.0) -> float:
+        """Seconds from a change until two seconds reach 90 % of capacity with at most 5 % 429."""
+        for step in range(int((horizon - window) * 4) + 1):
+            start = change + step / 4
+            good = self.answered(start, start + window)
+            bad = self.refused(start, start + window)
+            enough = good >= 0.9 * self.capacity(start, start + window)
+            if enough and bad <= max(0.05 * (good + bad), 0 if good > 40 else 1):
+                return step / 4
+        return math.inf
+
+
+def _within(times: list[float], start: float, end: float | None) -> int:
+    return (len(times) if end is None else bisect_left(times, end)) - bisect_left(times, start)
+
+
+def run(scenario: Scenario, seed: int) -> Report:
+    """Plays a scenario from cold; the same seed gives the same run."""
+    world, server = World(seed), scenario.server()
+    clients = [
+        Client(
+            world,
+            server,
+            scenario.limit(),
+            service=scenario.service,
+            network=scenario.network,
+            begins=begins,
+            demand=scenario.demand,
+            idle=scenario.idle,
+            failures=scenario.failures,
+        )
+        for begins in scenario.begins
+    ]
+    world.run(scenario.duration)
+    return Report(scenario, server, clients)

@@ -1,0 +1,109 @@
+"""The pacer: bucket, slots and what is learnt, together."""
+
+import asyncio
+
+import pytest
+
+from msgconv_async.pacing.adaptive import AdaptiveLimit
+from msgconv_async.pacing.pacer import Pacer
+from tests.pacing.virtual import run_virtual
+
+
+def _fixed(rate: float, concurrency: int) -> Pacer:
+    return Pacer(AdaptiveLimit(rate=(rate, rate), concurrency=(concurrency, concurrency)))
+
+
+async def _request(pacer: Pacer, seconds: float, starts: list[float]) -> None:
+    async with pacer.turn() as turn:
+        starts.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(seconds)
+        turn.answered()
+
+
+@pytest.mark.parametrize(
+    ("rate", "concurrency", "expected"),
+    [(2.0, 10, [0, 0.5, 1.0, 1.5]), (100.0, 1, [0, 3, 6, 9]), (1.0, 2, [0, 1, 3, 4])],
+    ids=["the rate holds", "the slots hold", "both hold"],
+)
+def test_a_start_needs_a_token_and_a_slot(
+    rate: float, concurrency: int, expected: list[float]
+) -> None:
+    """Requests of 3 seconds each start as soon as both limits let them, and no sooner."""
+
+    async def main() -> list[float]:
+        starts: list[float] = []
+        pacer = _fixed(rate, concurrency)
+        await asyncio.gather(*(_request(pacer, 3, starts) for _ in range(4)))
+        return starts
+
+    assert expected == pytest.approx(run_virtual(main()), abs=1e-6)
+
+
+def test_it_counts_what_it_sends_and_what_comes_of_it() -> None:
+    """Sent is answered, throttled and neutral together; nothing is left in flight."""
+
+    async def main() -> Pacer:
+        pacer = _fixed(1000.0, 100)
+        for outcome in ("answered", "answered", "throttled", "neutral"):
+            async with pacer.turn() as turn:
+                if outcome == "answered":
+                    turn.answered()
+                elif outcome == "throttled":
+                    turn.throttled(None)
+        return pacer
+
+    pacer = run_virtual(main())
+    assert (4, 2, 1) == (pacer.sent, pacer.answered, pacer.throttled)
+    assert (0, 0) == (pacer.in_flight, pacer.waiting)
+
+
+@pytest.mark.parametrize("cancel_at", [0.0, 0.5, 1.0, 1.5, 2.5])
+def test_a_cancelled_request_leaves_nothing_behind(cancel_at: float) -> None:
+    """Wherever a request is cancelled, in the queue or in flight, the next one finds a free slot."""
+
+    async def main() -> tuple[float, int, int]:
+        pacer, starts = _fixed(1.0, 1), list[float]()
+        tasks = [asyncio.create_task(_request(pacer, 2, starts)) for _ in range(2)]
+        await asyncio.sleep(cancel_at)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        before = asyncio.get_running_loop().time()
+        await _request(pacer, 0, starts)
+        return starts[-1] - before, pacer.in_flight, pacer.waiting
+
+    waited, in_flight, waiting = run_virtual(main())
+    assert (0, 0) == (in_flight, waiting)
+    assert waited <= 1.0 + 1e-6
+
+
+def test_a_refusal_slows_the_account_down() -> None:
+    """After 429 the pacer allows less than before it."""
+
+    async def main() -> tuple[tuple[float, int], tuple[float, int]]:
+        pacer, starts = Pacer(), list[float]()
+        await asyncio.gather(*(_request(pacer, 0.1, starts) for _ in range(50)))
+        before = pacer.rate, pacer.concurrency
+        async with pacer.turn() as turn:
+            turn.throttled(None)
+        return before, (pacer.rate, pacer.concurrency)
+
+    before, after = run_virtual(main())
+    assert after[0] < before[0] or after[1] < before[1]
+
+
+def test_a_cold_pacer_starts_gently_and_learns() -> None:
+    """Against a service that refuses nothing it begins with few at once and soon sends many."""
+
+    async def main() -> tuple[int, float, float]:
+        pacer, starts = Pacer(), list[float]()
+        tasks = [asyncio.create_task(_request(pacer, 0.2, starts)) for _ in range(500)]
+        await asyncio.sleep(0.01)
+        at_first = pacer.in_flight
+        await asyncio.gather(*tasks)
+        return at_first, pacer.rate, starts[-1]
+
+    at_first, rate, took = run_virtual(main())
+    assert at_first <= 4
+    assert rate > 50
+    assert took < 10
