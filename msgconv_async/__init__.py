@@ -1,3 +1,68 @@
 """The asyncio client for LivePerson's Messaging Conversation metrics."""
 
+from msgconv_async.client.account import Account
+from msgconv_async.client.auth import ApiKey, BearerToken, ClientCredentials, UserLogin
+from msgconv_async.client.fanout import Outcome
+from msgconv_async.client.retry import RetryPolicy
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.errors import (
+    ApiError,
+    BadRequest,
+    ConfigurationError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    InvalidQuery,
+    MsgConvError,
+    RateLimited,
+    ServerError,
+    SessionUnusable,
+    Unauthorized,
+    UnexpectedResponse,
+)
+from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.report import (
+    AgentBreakdown,
+    ConversationMetrics,
+    ConversationReport,
+    Interval,
+    SkillBreakdown,
+    decode_report,
+)
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Account",
+    "AgentBreakdown",
+    "ApiError",
+    "ApiKey",
+    "BadRequest",
+    "BearerToken",
+    "ClientCredentials",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "ConversationMetrics",
+    "ConversationQuery",
+    "ConversationReport",
+    "ConversationSession",
+    "DeadlineExceeded",
+    "Interval",
+    "InvalidQuery",
+    "MsgConvError",
+    "Outcome",
+    "Pacer",
+    "RateLimited",
+    "RetryPolicy",
+    "ServerError",
+    "SessionUnusable",
+    "SkillBreakdown",
+    "Unauthorized",
+    "UnexpectedResponse",
+    "UserLogin",
+    "decode_report",
+]
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

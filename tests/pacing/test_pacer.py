@@ -59,7 +59,7 @@ def test_it_counts_what_it_sends_and_what_comes_of_it() -> None:
 
 @pytest.mark.parametrize("cancel_at", [0.0, 0.5, 1.0, 1.5, 2.5])
 def test_a_cancelled_request_leaves_nothing_behind(cancel_at: float) -> None:
-    """Wherever a request is cancelled, in the queue or in flight, the next one finds a free slot."""
+    """Wherever a request is cancelled, queued or in flight, the next one finds a free slot."""
 
     async def main() -> tuple[float, int, int]:
         pacer, starts = _fixed(1.0, 1), list[float]()

@@ -1,0 +1,1 @@
+"""One request done right, and many accounts at once."""

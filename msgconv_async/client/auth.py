@@ -1,0 +1,302 @@
+"""The four ways of being let in, and what each looks like on the wire.
+
+LivePerson's documentation: Sentinel's OAuth 2.0 client credentials, the Login Service API for
+users, and OAuth 1.0 API keys (RFC 5849, HMAC-SHA1), which LivePerson ended on 2026-05-31 and which
+old accounts and private clouds still use.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import msgspec
+
+from msgconv_async.client.domains import AGENT_LOGIN, SENTINEL
+from msgconv_async.client.transport import JSON, Answer
+from msgconv_async.errors import ConfigurationError, UnexpectedResponse
+from msgconv_async.protocol.query import HttpRequest
+
+_D = TypeVar("_D")
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """What a login yields.
+
+    Attributes:
+        bearer: Stands in the Authorization header.
+        lifetime: Seconds until it expires.
+        csrf: Goes with `cookies` into a refresh or a logout; empty where there is neither.
+        cookies: The session's.
+    """
+
+    bearer: str
+    lifetime: float
+    csrf: str = ""
+    cookies: Mapping[str, str] = {}
+
+
+class RequestCredentials(abc.ABC):
+    """Credentials from which each request's headers follow, without asking anyone."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+
+    @abc.abstractmethod
+    def headers(self, request: HttpRequest) -> dict[str, str]:
+        """Return the headers that authorize this request."""
+
+
+class LoginCredentials(abc.ABC):
+    """Credentials that a service trades for a bearer that expires."""
+
+    __slots__ = ()
+
+    service: ClassVar[str]
+    """Which one."""
+
+    @abc.abstractmethod
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+
+    @abc.abstractmethod
+    def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
+        """Return the request that logs in, and its headers."""
+
+    @abc.abstractmethod
+    def parse(self, answer: Answer, account_id: str) -> Login:
+        """Read the answer to it.
+
+        Raises:
+            UnexpectedResponse: It is not the document described.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCredentials(LoginCredentials):
+    """OAuth 2.0 client credentials, traded at Sentinel for a bearer token: the normal way.
+
+    Args:
+        client_id: The application's id.
+        client_secret: Its secret.
+
+    Raises:
+        ConfigurationError: One of them is empty.
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+    service: ClassVar[str] = SENTINEL
+
+    def __post_init__(self) -> None:
+        _not_empty(self, "client_id", "client_secret")
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+        return (self.client_secret,)
+
+    def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
+        """Return the token request."""
+        form = urlencode(
+            {
+                "grant_type": "client_credentials",
+                "client_id": self.client_id,
+                "client_secret": self.client_secret,
+            }
+        )
+        url = f"{origin}/sentinel/api/v2/account/{account_id}/app/token"
+        return HttpRequest("POST", url, form.encode()), _FORM
+
+    def parse(self, answer: Answer, account_id: str) -> Login:
+        """Read the token."""
+        token = _decoded(_TOKEN, answer, account_id)
+        return Login(bearer=_safe_bearer(token.access_token, account_id), lifetime=token.expires_in)
+
+
+@dataclass(frozen=True, slots=True)
+class UserLogin(LoginCredentials):
+    """A user's name and password, traded at the agent login service for a session.
+
+    The session is kept alive while the `ConversationSession` is open, and logged out on its close.
+
+    Args:
+        username: The login name.
+        password: The password.
+
+    Raises:
+        ConfigurationError: One of them is empty.
+    """
+
+    username: str
+    password: str = field(repr=False)
+    service: ClassVar[str] = AGENT_LOGIN
+
+    def __post_init__(self) -> None:
+        _not_empty(self, "username", "password")
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+        return (self.password,)
+
+    def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
+        """Return the login request."""
+        body = msgspec.json.encode({"username": self.username, "password": self.password})
+        url = f"{origin}/api/account/{account_id}/login?v=1.3"
+        return HttpRequest("POST", url, body), JSON
+
+    def parse(self, answer: Answer, account_id: str) -> Login:
+        """Read the session; its lifetime is sent as milliseconds, in a string."""
+        session = _decoded(_SESSION, answer, account_id)
+        return Login(
+            bearer=_safe_bearer(session.bearer, account_id),
+            lifetime=session.session_ttl / 1000,
+            csrf=session.csrf,
+            cookies=answer.cookies,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken(RequestCredentials):
+    """A bearer token that you already have, and renew yourself.
+
+    Args:
+        token: The token, without the word "Bearer".
+
+    Raises:
+        ConfigurationError: It is empty, or holds what cannot stand in a header.
+    """
+
+    token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        token: object = self.token
+        if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
+            raise ConfigurationError(
+                "BearerToken: the token is empty or holds a space, a line end or another character"
+                " that cannot stand in a header; pass the bare token"
+            )
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+        return (self.token,)
+
+    def headers(self, request: HttpRequest) -> dict[str, str]:  # noqa: ARG002
+        """Return the Authorization header."""
+        return bearer(self.token)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey(RequestCredentials):
+    """An OAuth 1.0 API key; needs the extra ``oauth1``.
+
+    Args:
+        app_key: The application's key.
+        app_secret: Its secret.
+        access_token: The access token.
+        access_token_secret: Its secret.
+
+    Raises:
+        ConfigurationError: One of them is empty, or the extra is not installed.
+    """
+
+    app_key: str
+    app_secret: str = field(repr=False)
+    access_token: str = field(repr=False)
+    access_token_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _not_empty(self, "app_key", "app_secret", "access_token", "access_token_secret")
+        try:
+            import oauthlib.oauth1  # noqa: F401, PLC0415 - an extra, asked for before it is used
+        except ImportError:
+            raise ConfigurationError(
+                "ApiKey needs oauthlib: pip install 'msgconv-async[oauth1]'"
+            ) from None
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must never be shown."""
+        return (self.app_secret, self.access_token, self.access_token_secret)
+
+    def headers(self, request: HttpRequest) -> dict[str, str]:
+        """Return the Authorization header, signed anew for each request."""
+        # Step by step, since Client.sign writes the access token into oauthlib's debug log.
+        from oauthlib.common import generate_nonce, generate_timestamp  # noqa: PLC0415 - an extra
+        from oauthlib.oauth1 import Client  # noqa: PLC0415
+        from oauthlib.oauth1.rfc5849 import parameters, signature  # noqa: PLC0415
+
+        client = Client(self.app_key, self.app_secret, self.access_token, self.access_token_secret)
+        given: Any = [
+            ("oauth_nonce", generate_nonce()),
+            ("oauth_timestamp", generate_timestamp()),
+            ("oauth_version", "1.0"),
+            ("oauth_signature_method", "HMAC-SHA1"),
+            ("oauth_consumer_key", self.app_key),
+            ("oauth_token", self.access_token),
+        ]
+        base = signature.signature_base_string(
+            request.method,
+            signature.base_string_uri(request.url),
+            signature.normalize_parameters(parse_qsl(urlsplit(request.url).query) + given),
+        )
+        signed = signature.sign_hmac_sha1_with_client(base, client)
+        prepared: Any = parameters
+        return dict(prepared.prepare_headers([*given, ("oauth_signature", signed)]))
+
+
+Credentials = RequestCredentials | LoginCredentials
+"""How an account is let in: one of the four classes above. Hashable, and quiet about secrets."""
+
+
+def bearer(token: str) -> dict[str, str]:
+    """Return the header that carries a bearer token (RFC 6750)."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+class _Token(msgspec.Struct):
+    access_token: str
+    expires_in: float = math.inf
+
+
+class _Session(msgspec.Struct, rename={"session_ttl": "sessionTTl"}):
+    bearer: str
+    csrf: str
+    session_ttl: int = 8 * 3600 * 1000
+
+
+_TOKEN = msgspec.json.Decoder(_Token)
+_SESSION = msgspec.json.Decoder(_Session, strict=False)
+
+
+def _decoded(decoder: msgspec.json.Decoder[_D], answer: Answer, account_id: str) -> _D:
+    try:
+        return decoder.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnexpectedResponse(f"login: {error}", account_id=account_id) from None
+
+
+def _safe_bearer(token: str, account_id: str) -> str:
+    if not _HEADER_SAFE.fullmatch(token):
+        raise UnexpectedResponse(
+            "login: the token holds what cannot stand in a header", account_id=account_id
+        )
+    return token
+
+
+def _not_empty(credentials: Credentials, *names: str) -> None:
+    for name in names:
+        value = getattr(credentials, name)
+        if not isinstance(value, str) or not value or _SURROGATE.search(value):
+            raise ConfigurationError(
+                f"{type(credentials).__name__}: {name} is empty, or not a string of characters"
+            )

@@ -1,0 +1,192 @@
+"""Where a service lives: one origin for all of them, or what the Domain API says.
+
+LivePerson's Domain API: ``GET https://api.liveperson.net/api/account/{account}/service/{service}/
+baseURI.json?version=1.0`` answers ``{"service": ..., "account": ..., "baseURI": "va.data..."}``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+import msgspec
+
+from msgconv_async.client.flight import Flights
+from msgconv_async.client.retry import Deadline, RetryPolicy, retrying
+from msgconv_async.client.transport import Transport
+from msgconv_async.errors import ConfigurationError, UnexpectedResponse
+from msgconv_async.protocol.query import HttpRequest
+
+DOMAIN_API = "https://api.liveperson.net"
+
+REPORTING = "leDataReporting"
+"""The service that answers the metrics; the names are case sensitive."""
+SENTINEL = "sentinel"
+"""The service that issues OAuth 2.0 tokens."""
+AGENT_LOGIN = "agentVep"
+"""The service that logs users in."""
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?P<name>{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?", re.ASCII)
+_IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?", re.ASCII)
+_LONGEST_NAME = 253
+_HIGHEST_PORT = 65535
+
+
+class _BaseUri(msgspec.Struct, rename={"base_uri": "baseURI"}):
+    base_uri: str
+
+
+_BASE_URI = msgspec.json.Decoder(_BaseUri)
+
+
+class Domains:
+    """Finds the origin of an account's services, asking the Domain API once for each.
+
+    Args:
+        transport: Asks.
+        policy: When to ask again.
+        origin: Where every service lives, if they all live in one place.
+    """
+
+    def __init__(self, transport: Transport, policy: RetryPolicy, origin: str | None) -> None:
+        self._transport = transport
+        self._policy = policy
+        self._origin = origin
+        self._known: dict[tuple[str, str], str] = {}
+        self._flights = Flights[str]()
+
+    async def origin(
+        self, account_id: str, service: str, deadline: Deadline, *, host: str | None = None
+    ) -> str:
+        """Return the origin, such as ``"https://va.data.example.net"``, of a service.
+
+        Args:
+            account_id: Whose.
+            service: One of the names above.
+            deadline: The caller's.
+            host: Where it lives, if the caller knows.
+
+        Raises:
+            ApiError: The Domain API refused; 401 is an unknown account.
+            UnexpectedResponse: It named something that is not a host.
+            ConnectionFailed: It could not be reached.
+        """
+        if self._origin is not None:
+            return self._origin
+        if host is None:
+            key = (account_id, service)
+            host = self._known.get(key)
+            if host is None:
+                host = await self._flights.join(
+                    key, lambda until: self._ask(account_id, service, until), deadline
+                )
+                self._known[key] = host
+        return f"https://{host}"
+
+    async def _ask(self, account_id: str, service: str, deadline: Deadline) -> str:
+        url = f"{DOMAIN_API}/api/account/{account_id}/service/{service}/baseURI.json?version=1.0"
+        answer = await retrying(
+            lambda: self._transport.send(HttpRequest("GET", url), {}, account_id),
+            self._policy,
+            deadline,
+            self._policy.throttle_wait,
+        )
+        return parse_base_uri(answer.body, account_id)
+
+
+def check_host(host: object, what: str) -> None:
+    """Refuse whatever is not a bare host name with an optional port.
+
+    Raises:
+        ConfigurationError: A path, userinfo, a scheme, a control character, or no name at all.
+    """
+    if not _is_host(host):
+        raise ConfigurationError(
+            f"{what} {host!r} is not a bare host name with an optional port, such as"
+            " 'va.data.example.net'"
+        )
+
+
+def parse_base_uri(body: bytes, account_id: str) -> str:
+    """Return the host that a Domain API answer names.
+
+    What it names will be sent credentials, so it must be a bare host name with an optional port.
+
+    Raises:
+        UnexpectedResponse: It is not, or the answer is not the document described.
+    """
+    try:
+        host = _BASE_URI.decode(body).base_uri
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UnexpectedResponse(f"Domain API: {error}", account_id=account_id) from None
+    if not _is_host(host):
+        raise UnexpectedResponse(
+            f"Domain API: baseURI {host[:80]!r} is not a bare host name with an optional port",
+            where="$.baseURI",
+            account_id=account_id,
+        )
+    return host
+
+
+def parse_origin(url: str) -> str:
+    """Check a ``base_url`` and return its origin, without a trailing slash.
+
+    Raises:
+        ConfigurationError: It is more than scheme, host and port, or plain http to a host that is
+            not loopback.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        good = (
+            parts.scheme in {"http", "https"}
+            and parts.path in {"", "/"}
+            and not (parts.query or parts.fragment or "@" in parts.netloc)
+            and (_is_host(parts.netloc) or (_is_address(host) and _IPV6.fullmatch(parts.netloc)))
+            and parts.port != 0
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigurationError(
+            f"base_url {_without_userinfo(url)!r} is not an origin: give scheme, host and port"
+            " alone, such as 'http://127.0.0.1:8080'"
+        )
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url {url!r} would send credentials over plain http: use https, or a loopback"
+            " address"
+        )
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether a URL stays on this machine."""
+    return _is_loopback(urlsplit(url).hostname or "")
+
+
+def _is_host(host: object) -> bool:
+    match = _HOST.fullmatch(host) if isinstance(host, str) else None
+    return (
+        match is not None
+        and len(match["name"]) <= _LONGEST_NAME
+        and (match["port"] is None or 0 < int(match["port"]) <= _HIGHEST_PORT)
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _without_userinfo(url: str) -> str:
+    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)

@@ -1,0 +1,122 @@
+"""Many accounts at once: work in flight is bounded, failures stay with their account."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import anyio
+import msgspec
+
+from msgconv_async.client.account import Account
+from msgconv_async.errors import MsgConvError
+from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.report import ConversationReport
+
+Question: TypeAlias = tuple[Account, ConversationQuery]
+
+MAX_IN_FLIGHT = 100
+"""Accounts asked at the same time, by default; as many as an aiohttp session has connections."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of asking one account: a report or an error, never both.
+
+    Attributes:
+        account: Whom was asked about.
+        report: The answer, or None.
+        error: What went wrong, or None.
+    """
+
+    account: Account
+    report: ConversationReport | None = None
+    error: MsgConvError | None = None
+
+
+@asynccontextmanager
+async def fan_out(
+    ask: Callable[[Account, ConversationQuery], Awaitable[ConversationReport]],
+    draw: Callable[[], Awaitable[Question | None]],
+    max_in_flight: int,
+) -> AsyncIterator[AsyncIterator[Outcome]]:
+    """Ask many questions; hand out what comes of them as it comes.
+
+    Each of up to ``max_in_flight`` workers draws a question, asks it, and waits until its outcome
+    is taken: so questions are drawn no faster than outcomes are consumed.
+
+    Args:
+        ask: Asks one.
+        draw: Returns the next one, or None when there are no more.
+        max_in_flight: Bounds requests in flight and outcomes not yet taken, together.
+
+    Yields:
+        The outcomes, in the order of completion. Leaving the context cancels what still runs.
+    """
+    send, receive = anyio.create_memory_object_stream[Outcome]()
+    drawing = anyio.Lock()
+    workers = 1
+
+    async def work() -> None:
+        nonlocal workers
+        while True:
+            async with drawing:
+                question = await draw()
+            if question is None:
+                break
+            if workers < max_in_flight:
+                workers += 1
+                group.start_soon(work)
+            await send.send(await _outcome(ask, *question))
+        workers -= 1
+        if not workers:
+            send.close()
+
+    # What the caller's own code raised is the caller's; the group is no business of theirs. It is
+    # raised outside the handler, which would put the group in the place of its own context.
+    single: BaseException | None = None
+    try:
+        async with send, receive, anyio.create_task_group() as group:
+            group.start_soon(work)
+            try:
+                yield receive
+            finally:
+                group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        if len(errors.exceptions) != 1:
+            raise
+        single = errors.exceptions[0]
+    if single is not None:
+        raise single
+
+
+async def _outcome(
+    ask: Callable[[Account, ConversationQuery], Awaitable[ConversationReport]],
+    account: Account,
+    query: ConversationQuery,
+) -> Outcome:
+    try:
+        return Outcome(account, report=await ask(account, query))
+    except MsgConvError as error:
+        return Outcome(account, error=error)
+
+
+def drawing_from(
+    accounts: Iterable[Account] | AsyncIterable[Account], query: ConversationQuery
+) -> Callable[[], Awaitable[Question | None]]:
+    """Return what draws questions, one query for every account, from either kind of iterable."""
+    if isinstance(accounts, AsyncIterable):
+        later = aiter(accounts)
+
+        async def draw() -> Question | None:
+            account = await anext(later, None)
+            return None if account is None else (account, query)
+
+    else:
+        ready = iter(accounts)
+
+        async def draw() -> Question | None:
+            account = next(ready, None)
+            return None if account is None else (account, query)
+
+    return draw

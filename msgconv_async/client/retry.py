@@ -1,0 +1,153 @@
+"""When a request that failed is asked again.
+
+LivePerson's retry policy: after 429 at least 1 second, 5 for a login or a token; after 5xx three
+retries, 5, 10 and 15 seconds later; any other 4xx never. ``Retry-After`` (RFC 9110, section
+10.2.3) wins where it asks for longer. Every request here only reads, so each may be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Protocol, TypeVar
+
+from msgconv_async.errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    RateLimited,
+    ServerError,
+)
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("msgconv_async")
+_SECONDS = re.compile(r"[0-9]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how late a failed request is repeated.
+
+    Nothing here outlives the call's timeout: when the next wait would overrun it, the call fails
+    at once with the error at hand.
+
+    Args:
+        waits: Seconds before each retry after a 5xx or a broken connection; as many retries as
+            there are waits.
+        throttle_wait: The least seconds before a request answered 429 is repeated. These retries
+            are not counted; the timeout bounds them.
+        login_throttle_wait: The same for a login or a token request.
+        retry_after_ceiling: Seconds. A ``Retry-After`` above it ends the call at once, rather
+            than in a sleep that looks like a hang.
+        jitter: Each wait is lengthened by a random share of itself, up to this one, so that
+            clients that failed together do not return together. A wait is never shortened.
+
+    Raises:
+        ConfigurationError: A value is negative or not a number.
+    """
+
+    _: KW_ONLY
+    waits: Sequence[float] = (5.0, 10.0, 15.0)
+    throttle_wait: float = 1.0
+    login_throttle_wait: float = 5.0
+    retry_after_ceiling: float = 120.0
+    jitter: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "waits", tuple(self.waits))
+        named = {name: getattr(self, name) for name in _SETTINGS}
+        for name, value in [*named.items(), *(("waits", wait) for wait in self.waits)]:
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigurationError(
+                    f"RetryPolicy: {name} has {value!r}: it must be a number, 0 or more"
+                )
+
+    def lengthened(self, seconds: float) -> float:
+        """Return a wait with its jitter added."""
+        return seconds * (1.0 + self.jitter * random.random())  # noqa: S311 - no secret
+
+
+_SETTINGS = ("throttle_wait", "login_throttle_wait", "retry_after_ceiling", "jitter")
+
+
+class Deadline(Protocol):
+    """The instant of the event loop's clock by which a call must be over; it may move."""
+
+    @property
+    def at(self) -> float:
+        """Seconds of the event loop's clock, or infinity."""
+
+
+async def retrying(
+    send: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    deadline: Deadline,
+    throttle_wait: float,
+    eta: Callable[[], float] = lambda: 0.0,
+) -> T:
+    """Send, and send again as the policy and the deadline allow.
+
+    Args:
+        send: Makes one exchange.
+        policy: How often and how late.
+        deadline: No wait is begun that would overrun it.
+        throttle_wait: The least seconds to wait after 429.
+        eta: Tells how many seconds from now the next exchange could be made at the earliest.
+
+    Returns:
+        What `send` returned.
+
+    Raises:
+        ApiError: The last one, when it may not be repeated or not in time.
+        ConnectionFailed: Likewise.
+    """
+    waits = iter(policy.waits)
+    while True:
+        try:
+            return await send()
+        except (RateLimited, ServerError, ConnectionFailed) as error:
+            asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
+            least = throttle_wait if isinstance(error, RateLimited) else next(waits, None)
+            if least is None or asked > policy.retry_after_ceiling:
+                raise
+            wait = max(policy.lengthened(least), asked)
+            if asyncio.get_running_loop().time() + max(wait, eta()) >= deadline.at:
+                raise
+            _LOG.info("%s; again in %.1f s", error, wait)
+        await asyncio.sleep(wait)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Read a ``Retry-After`` header.
+
+    Args:
+        value: The header: whole seconds or an HTTP date in any of RFC 9110's three forms.
+        now: The instant that a date is counted from, aware: the answer's own ``Date`` where it
+            has one, so that a wrong clock on either side does not matter.
+
+    Returns:
+        Seconds from now, 0 or more (a date gone by is 0); None where the header is absent or
+        makes no sense, which includes negative numbers.
+    """
+    text = (value or "").strip()
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    date = parse_http_date(text)
+    return None if date is None else max(0.0, (date - now).total_seconds())
+
+
+def parse_http_date(value: str | None) -> datetime | None:
+    """Read an HTTP date (RFC 9110, section 5.6.7) as an aware datetime; None if it is not one."""
+    try:
+        date = parsedate_to_datetime(value or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date

@@ -1,0 +1,354 @@
+"""The session: one question asked of one account, in its turn, within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Self
+
+import aiohttp
+import anyio
+
+from msgconv_async.client.account import Account
+from msgconv_async.client.auth import UserLogin
+from msgconv_async.client.domains import REPORTING, Domains, parse_origin
+from msgconv_async.client.fanout import MAX_IN_FLIGHT, Outcome, drawing_from, fan_out
+from msgconv_async.client.logins import Logins
+from msgconv_async.client.retry import RetryPolicy, retrying
+from msgconv_async.client.transport import JSON, MAX_BODY, Answer, Transport, once
+from msgconv_async.errors import (
+    ApiError,
+    ConfigurationError,
+    DeadlineExceeded,
+    MsgConvError,
+    RateLimited,
+    ServerError,
+    SessionUnusable,
+    Unauthorized,
+    UnexpectedResponse,
+)
+from msgconv_async.pacing.pacer import Pacer, Turn
+from msgconv_async.protocol.query import ConversationQuery, HttpRequest
+from msgconv_async.protocol.report import ConversationReport, decode_report
+
+TIMEOUT = 60.0
+"""Seconds: the default for a whole call, waits and retries included."""
+
+_LOG = logging.getLogger("msgconv_async")
+_LOG.addHandler(logging.NullHandler())
+
+
+CONNECT_TIMEOUT = 30.0
+"""Seconds for one connection to come about, so that a call without a timeout ends as well."""
+
+_UNAUTHORIZED = 401
+
+
+class _Deadline(NamedTuple):
+    at: float
+    timeout: float
+
+
+class _Net(NamedTuple):
+    """What exists only while the session is open."""
+
+    loop: asyncio.AbstractEventLoop
+    http: aiohttp.ClientSession
+    transport: Transport
+    domains: Domains
+    logins: Logins
+    calls: dict[asyncio.Timeout, asyncio.Future[None]]
+    """What is being asked: where to break it off, and what is done when it is over."""
+
+
+class ConversationSession:
+    """Asks LivePerson's Messaging Conversation method, at each account's own pace.
+
+    Use it as an async context manager, for one question or for the life of a service. It may be
+    created outside an event loop; it belongs to the one it is entered in.
+
+    Args:
+        http: An aiohttp session to use, which stays yours to close. None: the session owns one.
+        base_url: One origin for every service, such as a local server's; otherwise
+            ``MSGCONV_BASE_URL`` from the environment, otherwise each service's own host. Plain
+            http only to a loopback address.
+        retry: When failed requests are repeated.
+        pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
+        max_body: The most bytes of an answer, decoded, that are read.
+
+    Raises:
+        ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: aiohttp.ClientSession | None = None,
+        base_url: str | None = None,
+        retry: RetryPolicy | None = None,
+        pacer: Callable[[], Pacer] = Pacer,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        base_url = base_url or os.environ.get("MSGCONV_BASE_URL")
+        self._origin = parse_origin(base_url) if base_url else None
+        self._given = http
+        self._policy = retry or RetryPolicy()
+        self._new_pacer = pacer
+        self._pacers: dict[str, Pacer] = {}
+        self._max_body = max_body
+        self._net: _Net | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Open the session.
+
+        Raises:
+            SessionUnusable: It was entered before.
+        """
+        if self._closed or self._net is not None:
+            raise SessionUnusable(
+                "this ConversationSession was entered before: make a new one for each 'async with'"
+            )
+        http = self._given or aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(),
+            middlewares=(once,),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
+        )
+        transport = Transport(http, self._max_body)
+        domains = Domains(transport, self._policy, self._origin)
+        logins = Logins(transport, self._policy, domains)
+        self._net = _Net(asyncio.get_running_loop(), http, transport, domains, logins, {})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the session, as `close` does."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Log users out and close the connections; may be repeated. What is still asked, fails."""
+        net, self._net, self._closed = self._net, None, True
+        if net is None:
+            return
+        # Shielded from an enclosing cancel scope: closing is quick, and does not work by halves.
+        with anyio.CancelScope(shield=True):
+            try:
+                await _break_off(net)
+                await net.logins.close()
+            finally:
+                if self._given is None:
+                    await net.http.close()
+
+    async def fetch(
+        self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
+    ) -> ConversationReport:
+        """Ask one question of one account.
+
+        Waits for the account's turn, logs in where that is needed, and repeats what failed as the
+        retry policy says.
+
+        Args:
+            account: Whom to ask about.
+            query: The question.
+            timeout: Seconds for everything: queue, login, waits and retries. None waits as long
+                as it takes.
+
+        Returns:
+            The report, its window by the server's clock.
+
+        Raises:
+            BadRequest: The service refused the question (400).
+            Unauthorized: The account is unknown or the credentials are not accepted.
+            RateLimited: Throttled until the timeout would be overrun, or asked to wait longer
+                than the policy's ceiling.
+            ServerError: The service failed (5xx) after every retry.
+            ApiError: Any other status that is not 200; redirects are not followed.
+            UnexpectedResponse: The answer is not what the API describes, or too large.
+            ConnectionFailed: No connection, or a broken one, after every retry.
+            DeadlineExceeded: The timeout ran out.
+            SessionUnusable: The session is not open, or belongs to another event loop.
+        """
+        answer = await self._ask(account, query, timeout)
+        try:
+            return decode_report(answer.body, query, at=answer.at)
+        except UnexpectedResponse as error:
+            error.account_id = account.id
+            raise
+
+    async def fetch_document(
+        self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
+    ) -> bytes:
+        """Ask as `fetch` does, and return the service's JSON document as it was sent."""
+        return (await self._ask(account, query, timeout)).body
+
+    def fetch_many(
+        self,
+        accounts: Iterable[Account] | AsyncIterable[Account],
+        query: ConversationQuery,
+        *,
+        timeout: float | None = TIMEOUT,
+        max_in_flight: int = MAX_IN_FLIGHT,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Outcome]]:
+        """Ask one question of many accounts.
+
+        A failure stays with its account, as its outcome's ``error``. An account given twice is
+        asked twice.
+
+        Args:
+            accounts: Drawn from only as fast as outcomes are taken; may be endless.
+            query: The question.
+            timeout: Seconds for each account's whole call, as in `fetch`.
+            max_in_flight: Bounds accounts being asked and outcomes not yet taken, together.
+
+        Returns:
+            An async context manager. Inside it is an async iterator of `Outcome`, in the order of
+            completion; leaving it cancels what still runs.
+
+        Raises:
+            ConfigurationError: ``max_in_flight`` is not 1 or more.
+            SessionUnusable: As in `fetch`.
+        """
+        if max_in_flight < 1:
+            raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
+        self._usable()
+
+        async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
+            return await self.fetch(account, query, timeout=timeout)
+
+        return fan_out(ask, drawing_from(accounts, query), max_in_flight)
+
+    def pacer(self, account: Account) -> Pacer:
+        """Return the account's pacer: what it has sent, and the pace it now believes in."""
+        pacer = self._pacers.get(account.id)
+        if pacer is None:
+            pacer = self._pacers[account.id] = self._new_pacer()
+        return pacer
+
+    async def _ask(
+        self, account: Account, query: ConversationQuery, timeout: float | None
+    ) -> Answer:
+        net = self._usable()
+        if timeout is not None and not timeout > 0:
+            raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
+        if self._given is not None and isinstance(account.credentials, UserLogin):
+            _refuse_cookies(self._given, account)
+        seconds = math.inf if timeout is None else timeout
+        deadline = _Deadline(net.loop.time() + seconds, seconds)
+        scope = asyncio.timeout_at(None if timeout is None else deadline.at)
+        over = net.calls[scope] = net.loop.create_future()
+        try:
+            async with scope:
+                return await self._authorized(net, account, query, deadline)
+        except TimeoutError as error:
+            if isinstance(error, DeadlineExceeded) or not scope.expired():
+                raise
+            if self._net is None:
+                raise SessionUnusable("this ConversationSession was closed meanwhile") from None
+            raise DeadlineExceeded(
+                "no answer in time", account_id=account.id, timeout=seconds
+            ) from None
+        finally:
+            del net.calls[scope]
+            if not over.done():
+                over.set_result(None)
+
+    async def _authorized(
+        self, net: _Net, account: Account, query: ConversationQuery, deadline: _Deadline
+    ) -> Answer:
+        """Ask with the credentials at hand and, if those are refused, once more with new ones."""
+        origin = await net.domains.origin(account.id, REPORTING, deadline, host=account.host)
+        request = query.http_request(origin, account.id)
+        pacer = self.pacer(account)
+        used: dict[str, str] = {}
+
+        async def send() -> Answer | MsgConvError:
+            if net.loop.time() + (wait := pacer.eta()) > deadline.at:
+                raise DeadlineExceeded(
+                    f"its turn would come in {wait:.1f} s at the earliest,"
+                    f" after {pacer.waiting} others",
+                    account_id=account.id,
+                    timeout=deadline.timeout,
+                )
+            async with pacer.turn() as turn:
+                try:
+                    used.update(await net.logins.headers(account, request, deadline))
+                except MsgConvError as error:
+                    return error  # a login has retries of its own: these are not for it
+                return await _exchange(net.transport, turn, account, request, used)
+
+        renewed = False
+        while True:
+            await net.logins.ready(account, deadline)
+            try:
+                answer = await retrying(
+                    send, self._policy, deadline, self._policy.throttle_wait, pacer.eta
+                )
+            except Unauthorized as error:
+                if (
+                    renewed
+                    or error.status != _UNAUTHORIZED
+                    or not net.logins.refused(account, used)
+                ):
+                    raise
+                renewed = True
+                continue
+            if isinstance(answer, MsgConvError):
+                raise answer
+            return answer
+
+    def _usable(self) -> _Net:
+        if self._net is None:
+            raise SessionUnusable(
+                "this ConversationSession is closed: make a new one"
+                if self._closed
+                else "this ConversationSession is not open: use 'async with ConversationSession()'"
+            )
+        if self._net.loop is not asyncio.get_running_loop():
+            raise SessionUnusable(
+                "this ConversationSession belongs to another event loop: make one in each loop"
+            )
+        return self._net
+
+
+async def _break_off(net: _Net) -> None:
+    """End all that is being asked, and wait until it has gone."""
+    for scope in net.calls:
+        if not scope.expired():
+            scope.reschedule(net.loop.time())
+    if net.calls:
+        await asyncio.wait(list(net.calls.values()))
+
+
+async def _exchange(
+    transport: Transport, turn: Turn, account: Account, request: HttpRequest, auth: dict[str, str]
+) -> Answer:
+    """Make the exchange and tell the pacer how the service took it."""
+    try:
+        answer = await transport.send(
+            request,
+            auth if request.body is None else {**auth, **JSON},
+            account.id,
+            secrets=(*account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]),
+        )
+    except RateLimited as error:
+        turn.throttled(error.retry_after)
+        raise
+    except ServerError:
+        raise
+    except ApiError:
+        turn.answered()
+        raise
+    turn.answered()
+    return answer
+
+
+def _refuse_cookies(http: aiohttp.ClientSession, account: Account) -> None:
+    if not isinstance(http.cookie_jar, aiohttp.DummyCookieJar):
+        raise ConfigurationError(
+            f"account {account.id}: UserLogin needs cookies kept apart by account, but the aiohttp"
+            " session given to ConversationSession keeps them by host: make that one with"
+            " cookie_jar=aiohttp.DummyCookieJar()"
+        )

@@ -1,0 +1,207 @@
+"""One HTTP exchange: the only place that talks to aiohttp and knows its exceptions."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from msgconv_async import errors
+from msgconv_async.client.retry import parse_http_date, parse_retry_after
+from msgconv_async.protocol.query import HttpRequest
+
+MAX_BODY = 256 * 1024 * 1024
+"""Bytes, decoded: the default for the largest answer that is read. A day of five-minute intervals
+of 10 skills and 20 agents is 40 MB."""
+
+JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
+
+_EXCERPT = 200
+_ERROR_BODY = 64 * 1024
+_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
+    400: (errors.BadRequest, "the service refused the question"),
+    401: (errors.Unauthorized, "the account is unknown or the credentials are not accepted"),
+    403: (errors.Unauthorized, "the credentials do not allow this"),
+    429: (errors.RateLimited, "throttled"),
+}
+_LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
+    **_STATUS,
+    400: (errors.Unauthorized, "the login was refused"),
+    401: (errors.Unauthorized, "the login was refused"),
+    429: (errors.RateLimited, "the login was throttled"),
+    451: (errors.Unauthorized, "the login is blocked"),
+}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A successful answer, read to its end; the cookies as the service spelled them."""
+
+    body: bytes
+    at: datetime
+    cookies: Mapping[str, str]
+
+
+class Transport:
+    """Sends requests through an aiohttp session.
+
+    Args:
+        http: The session. Its cookie jar and its redirects play no part; that it repeats nothing by
+            itself is the business of who makes it (`once`).
+        max_body: The most bytes of an answer, decoded, that are read.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, max_body: int) -> None:
+        self._http = http
+        self._max_body = max_body
+
+    async def send(
+        self,
+        request: HttpRequest,
+        headers: Mapping[str, str],
+        account_id: str,
+        *,
+        secrets: Iterable[str] = (),
+        login: bool = False,
+    ) -> Answer:
+        """Make one exchange.
+
+        Args:
+            request: Method, URL and body.
+            headers: Further headers.
+            account_id: Whom an error names.
+            secrets: Blanked out of an error's excerpt.
+            login: Whether this asks for a token or a session, where a refusal means credentials.
+
+        Raises:
+            ApiError: The status was not 200.
+            UnexpectedResponse: The body was over the limit.
+            ConnectionFailed: Anything else that went wrong on the way.
+            SessionUnusable: The aiohttp session was closed.
+        """
+        # Raised outside the handler: aiohttp's exceptions carry the request's headers, and as
+        # __context__ they would hand the Authorization header to whoever prints the chain.
+        failure: errors.MsgConvError
+        try:
+            async with self._http.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=request.body,
+                headers=headers,
+                allow_redirects=False,
+                raise_for_status=False,
+            ) as response:
+                if response.status == 200:  # noqa: PLR2004 - the only success there is
+                    return await self._answer(response, account_id)
+                failure = await _refusal(response, account_id, secrets, login=login)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = errors.ConnectionFailed(_describe(error), account_id=account_id)
+        except RuntimeError:
+            if not self._http.closed:
+                raise
+            failure = errors.SessionUnusable("the aiohttp session is closed")
+        raise failure
+
+    async def _answer(self, response: aiohttp.ClientResponse, account_id: str) -> Answer:
+        body, whole = await _read(response, self._max_body)
+        if not whole:
+            raise errors.UnexpectedResponse(
+                f"the answer is larger than the limit of {self._max_body} bytes",
+                account_id=account_id,
+            )
+        cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
+        return Answer(body, _date(response), cookies)
+
+
+async def once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a GET whose connection broke: at once, and past any pacing.
+
+    A middleware for the session. aiohttp repeats what fails with one of these two exceptions, once,
+    and has no setting for it (aio-libs/aiohttp#10790).
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(_describe(error)) from None
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
+    """Read a decoded body up to a limit, and tell whether that was all of it."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        chunks.append(chunk)
+        if size > limit:
+            response.close()
+            return b"".join(chunks)[:limit], False
+    return b"".join(chunks), True
+
+
+async def _refusal(
+    response: aiohttp.ClientResponse, account_id: str, secrets: Iterable[str], *, login: bool
+) -> errors.ApiError:
+    status = response.status
+    body, _ = await _read(response, _ERROR_BODY)
+    kinds = _LOGIN_STATUS if login else _STATUS
+    other = (
+        (errors.ServerError, "the service failed")
+        if status >= 500  # noqa: PLR2004 - RFC 9110, section 15.6
+        else (errors.ApiError, "an answer that the API does not describe")
+    )
+    kind, message = kinds.get(status, other)
+    return kind(
+        message,
+        status=status,
+        account_id=account_id,
+        excerpt=_excerpt(body, secrets),
+        retry_after=parse_retry_after(response.headers.get("Retry-After"), _date(response)),
+    )
+
+
+def _excerpt(body: bytes, secrets: Iterable[str]) -> str:
+    text = body.decode(errors="replace")
+    for spelling in sorted(
+        {each for secret in secrets for each in _spellings(secret)}, key=len, reverse=True
+    ):
+        text = text.replace(spelling, "***")
+    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """A secret as it stands, and as a service may echo it: from a form, from JSON."""
+    if secret:
+        yield secret
+        yield quote(secret, safe="")
+        yield quote_plus(secret)
+        yield msgspec.json.encode(secret).decode()[1:-1]
+        yield json.dumps(secret)[1:-1]
+
+
+def _date(response: aiohttp.ClientResponse) -> datetime:
+    return parse_http_date(response.headers.get("Date")) or datetime.now(UTC)
+
+
+def _describe(error: BaseException) -> str:
+    # Not all of aiohttp's texts are fit to be shown: a server that hangs up in the middle of its
+    # headers is described by these headers, cookies included.
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server disconnected"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return "no answer in time"
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke before the answer was whole"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer was not HTTP"
+    return str(error) or type(error).__name__

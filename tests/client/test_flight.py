@@ -1,0 +1,104 @@
+"""What is shared: one piece of work for all who ask for it at the same time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+import pytest
+
+from msgconv_async import MsgConvError
+from msgconv_async.client.flight import Flights
+from msgconv_async.client.retry import Deadline
+from tests.client.support import client_tasks, turns
+
+pytestmark = pytest.mark.looptime
+
+
+class Until(NamedTuple):
+    at: float
+
+
+def working(seconds: float, outcome: str) -> Callable[[Deadline], Coroutine[Any, Any, str]]:
+    async def work(_: Deadline) -> str:
+        await asyncio.sleep(seconds)
+        if outcome == "failure":
+            raise MsgConvError("it went wrong")
+        return outcome
+
+    return work
+
+
+async def test_the_work_is_done_once_for_each_key() -> None:
+    """Those who ask for the same share it; who asks for another does not."""
+    flights = Flights[str]()
+    begun: list[str] = []
+
+    async def join(key: str) -> str:
+        async def work(until: Deadline) -> str:
+            begun.append(key)
+            return await working(1, key)(until)
+
+        return await flights.join(key, work, Until(9))
+
+    assert ["a", "b", "a", "a"] == await asyncio.gather(*map(join, ["a", "b", "a", "a"]))
+    assert ["a", "b"] == begun
+    assert "a" == await join("a")
+    assert ["a", "b", "a"] == begun
+
+
+async def test_the_deadline_of_the_work_is_that_of_the_most_patient() -> None:
+    """It moves as they come and go."""
+    flights = Flights[None]()
+    seen: list[float] = []
+
+    async def work(until: Deadline) -> None:
+        for _ in range(3):
+            await asyncio.sleep(1)
+            seen.append(until.at)
+
+    waiting = [
+        asyncio.create_task(flights.join("key", work, Until(at))) for at in (20.0, 50.0, 10.0)
+    ]
+    await asyncio.sleep(1.5)
+    waiting[1].cancel()
+    await asyncio.wait(waiting)
+
+    assert [50, 20, 20] == seen
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure"])
+async def test_who_leaves_in_the_moment_it_lands_leaves_nothing(outcome: str) -> None:
+    """Neither a task nor an error that nobody fetched."""
+    flights = Flights[str]()
+    waiting = asyncio.create_task(flights.join("key", working(1, outcome), Until(9)))
+    await turns(2)
+    flights._flights["key"].task.add_done_callback(lambda _: waiting.cancel())
+
+    await asyncio.wait([waiting])
+
+    assert waiting.cancelled()
+    assert set() == client_tasks()
+    assert {} == flights._flights
+
+
+async def test_what_is_not_ours_is_raised_as_it_is() -> None:
+    """A fault of the program itself is not hidden."""
+    flights = Flights[None]()
+
+    async def work(_: Deadline) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await flights.join("key", work, Until(9))
+
+
+async def test_each_who_waited_has_an_error_of_its_own() -> None:
+    """A traceback or a note that one of them adds is not seen by the others."""
+    flights = Flights[str]()
+    errors = await asyncio.gather(
+        *(flights.join("key", working(1, "failure"), Until(9)) for _ in range(3)),
+        return_exceptions=True,
+    )
+
+    assert ["it went wrong"] * 3 == [str(error) for error in errors]
+    assert 3 == len({id(error) for error in errors})

@@ -1,0 +1,112 @@
+"""Uses of the session that a strict type checker must accept. Checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import assert_type
+
+import aiohttp
+
+from msgconv_async import (
+    Account,
+    ApiError,
+    ApiKey,
+    BearerToken,
+    ClientCredentials,
+    ConversationQuery,
+    ConversationReport,
+    ConversationSession,
+    MsgConvError,
+    Outcome,
+    Pacer,
+    RateLimited,
+    RetryPolicy,
+    UserLogin,
+)
+
+
+def identify() -> list[Account]:
+    accounts = [
+        Account("1", ClientCredentials("id", "secret")),
+        Account("2", UserLogin("name", "password")),
+        Account("3", BearerToken("token"), host="va.data.example.net"),
+        Account(id="4", credentials=ApiKey("key", "secret", "token", "secret")),
+    ]
+    assert_type(accounts, list[Account])
+    assert_type(accounts[0].id, str)
+    assert_type(accounts[0].host, str | None)
+    {accounts[0]: 1}
+
+    Account("1")  # type: ignore[call-arg]
+    Account(1, BearerToken("token"))  # type: ignore[arg-type]
+    Account("1", "secret")  # type: ignore[arg-type]
+    Account("1", BearerToken("token"), "va.data.example.net")  # type: ignore[call-arg]
+    ClientCredentials("id")  # type: ignore[call-arg]
+    return accounts
+
+
+def configure(http: aiohttp.ClientSession) -> None:
+    ConversationSession()
+    ConversationSession(http=http, base_url="http://127.0.0.1:8080", retry=None, max_body=2**20)
+    ConversationSession(retry=RetryPolicy(waits=(1, 2.5), jitter=0), pacer=lambda: Pacer())  # noqa: PLW0108
+    ConversationSession(pacer=Pacer)
+    RetryPolicy(waits=[5], throttle_wait=2, login_throttle_wait=6.0, retry_after_ceiling=60)
+
+    ConversationSession(http)  # type: ignore[call-arg]
+    ConversationSession(retry=3)  # type: ignore[arg-type]
+    ConversationSession(pacer=Pacer())  # type: ignore[arg-type]
+    RetryPolicy((1, 2))  # type: ignore[call-arg]
+
+
+async def ask(account: Account, query: ConversationQuery) -> None:
+    async with ConversationSession() as session:
+        assert_type(session, ConversationSession)
+        assert_type(await session.fetch(account, query), ConversationReport)
+        assert_type(await session.fetch(account, query, timeout=5), ConversationReport)
+        assert_type(await session.fetch(account, query, timeout=None), ConversationReport)
+        assert_type(await session.fetch_document(account, query, timeout=1.5), bytes)
+        assert_type(session.pacer(account), Pacer)
+        assert_type(session.pacer(account).rate, float)
+        assert_type(session.pacer(account).in_flight, int)
+        await session.close()
+
+        await session.fetch("12345678", query)  # type: ignore[arg-type]
+        await session.fetch(account, query, 5)  # type: ignore[call-arg]
+        await session.fetch(account, 60)  # type: ignore[arg-type]
+
+
+def lazily() -> Iterator[Account]:
+    yield from identify()
+
+
+async def later() -> AsyncIterator[Account]:
+    for account in identify():
+        yield account
+
+
+async def ask_many(session: ConversationSession, query: ConversationQuery) -> None:
+    async with session.fetch_many(identify(), query) as outcomes:
+        assert_type(outcomes, AsyncIterator[Outcome])
+        async for outcome in outcomes:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.account, Account)
+            assert_type(outcome.report, ConversationReport | None)
+            assert_type(outcome.error, MsgConvError | None)
+    async with session.fetch_many(lazily(), query, timeout=None, max_in_flight=7) as outcomes:
+        assert_type(await anext(outcomes), Outcome)
+    async with session.fetch_many(later(), query, timeout=30) as outcomes:
+        assert_type([each async for each in outcomes], list[Outcome])
+
+    session.fetch_many(["12345678"], query)  # type: ignore[list-item]
+
+
+async def fail(session: ConversationSession, account: Account) -> float | None:
+    try:
+        await session.fetch(account, ConversationQuery(60))
+    except RateLimited as error:
+        assert_type(error.retry_after, float | None)
+        return error.retry_after
+    except ApiError as error:
+        assert_type(error.status, int)
+        assert_type(error.account_id, str)
+    return None
