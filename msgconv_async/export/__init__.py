@@ -1,0 +1,29 @@
+"""A report as tables."""
+
+from msgconv_async.export.rows import (
+    ACCOUNT_METRICS,
+    AGENT_METRICS,
+    METRICS,
+    SKILL_AGENT_METRICS,
+    SKILL_METRICS,
+    TABLES,
+    TYPES,
+    Row,
+    Table,
+    Value,
+    intervals,
+)
+
+__all__ = [
+    "ACCOUNT_METRICS",
+    "AGENT_METRICS",
+    "METRICS",
+    "SKILL_AGENT_METRICS",
+    "SKILL_METRICS",
+    "TABLES",
+    "TYPES",
+    "Row",
+    "Table",
+    "Value",
+    "intervals",
+]

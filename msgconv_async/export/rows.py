@@ -1,0 +1,141 @@
+"""A report flattened: four tables, one for each grain, each with a key that has no empty part.
+
+Totals and details in one table is how analysts count twice, so each grain has a table of its own,
+and a row is per interval: the sections over the whole window, which sum the intervals once more,
+are left out. A report without intervals is one interval, its window.
+
+A row stands for metrics that the server sent, and nothing is made up: a skill or an agent without
+data has no row. ``account_metrics`` holds account totals only, which the server sends when neither
+skills nor agents are asked for. The totals it sends of a skill or agent section cover the skills or
+agents asked for (and "all" are those active in the time frame), which need not be the account: they
+are in none of the tables. ``skill_metrics`` holds each skill's totals, over all of its agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from types import MappingProxyType
+from typing import TypeAlias
+
+import msgspec
+from msgspec.structs import astuple
+
+from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
+
+Value: TypeAlias = str | int | float | datetime | None
+Row: TypeAlias = tuple[Value, ...]
+
+METRICS = ConversationMetrics.__struct_fields__
+"""The twelve metrics, in the order of their columns."""
+
+TYPES: MappingProxyType[str, type] = MappingProxyType(
+    {
+        "account_id": str,
+        "interval_end": datetime,
+        "skill_id": int,
+        "agent_id": int,
+        "interval_start": datetime,
+        **{name: float if name.startswith("avg_") else int for name in METRICS},
+    }
+)
+"""What a column holds: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
+
+_NOT_SENT = ConversationMetrics()
+
+
+class Table(msgspec.Struct, frozen=True):
+    """One grain.
+
+    Attributes:
+        name: Such as ``"skill_metrics"``.
+        key: The columns that identify a row; they come first, and none of them is ever None.
+        flatten: Yields the rows of one interval of an account.
+    """
+
+    name: str
+    key: tuple[str, ...]
+    flatten: Callable[[str, Interval], Iterator[Row]]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The key, ``interval_start``, and the twelve metrics as the API sent them."""
+        return (*self.key, "interval_start", *METRICS)
+
+    def rows(self, account_id: str, report: ConversationReport) -> Iterator[Row]:
+        """Yield a report's rows of this grain, oldest interval first.
+
+        Args:
+            account_id: Whose report it is.
+            report: The report. Its newest interval may still have been open: `Interval.complete`
+                tells.
+
+        Yields:
+            A tuple in the order of `columns`.
+
+        Raises:
+            ValueError: The report has no intervals and does not know its window.
+        """
+        for interval in intervals(report):
+            yield from self.flatten(account_id, interval)
+
+
+def intervals(report: ConversationReport) -> Iterable[Interval]:
+    """Return a report's intervals or, where it has none, its whole window as the only one.
+
+    Raises:
+        ValueError: It has neither.
+    """
+    if report.intervals:
+        return report.intervals
+    if report.window is None:
+        raise ValueError(
+            "the report has neither intervals nor a window: decode it with its query and the"
+            " instant of asking"
+        )
+    covered = report.window.intervals
+    return (
+        Interval(
+            start=covered[0].start,
+            end=covered[-1].end,
+            complete=covered[-1].complete,
+            skills=report.skills,
+            agents=report.agents,
+            totals=report.totals,
+        ),
+    )
+
+
+def _account(account_id: str, interval: Interval) -> Iterator[Row]:
+    if interval.totals is not None:
+        yield (account_id, interval.end, interval.start, *astuple(interval.totals))
+
+
+def _skills(account_id: str, interval: Interval) -> Iterator[Row]:
+    start, end = interval.start, interval.end
+    for skill_id, skill in interval.skills.per_skill.items() if interval.skills else ():
+        if skill.totals != _NOT_SENT:
+            yield (account_id, end, skill_id, start, *astuple(skill.totals))
+
+
+def _agents(account_id: str, interval: Interval) -> Iterator[Row]:
+    start, end = interval.start, interval.end
+    for agent_id, metrics in interval.agents.per_agent.items() if interval.agents else ():
+        yield (account_id, end, agent_id, start, *astuple(metrics))
+
+
+def _skill_agents(account_id: str, interval: Interval) -> Iterator[Row]:
+    start, end = interval.start, interval.end
+    for skill_id, skill in interval.skills.per_skill.items() if interval.skills else ():
+        for agent_id, metrics in skill.per_agent.items():
+            yield (account_id, end, skill_id, agent_id, start, *astuple(metrics))
+
+
+_KEY = ("account_id", "interval_end")
+
+ACCOUNT_METRICS = Table("account_metrics", _KEY, _account)
+SKILL_METRICS = Table("skill_metrics", (*_KEY, "skill_id"), _skills)
+AGENT_METRICS = Table("agent_metrics", (*_KEY, "agent_id"), _agents)
+SKILL_AGENT_METRICS = Table("skill_agent_metrics", (*_KEY, "skill_id", "agent_id"), _skill_agents)
+
+TABLES = (ACCOUNT_METRICS, SKILL_METRICS, AGENT_METRICS, SKILL_AGENT_METRICS)
