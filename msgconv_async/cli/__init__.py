@@ -1,0 +1,72 @@
+"""The command ``msgconv``: results on stdout, everything else on stderr.
+
+Exit codes: 0 all well, 1 something failed, 2 the command line was wrong, 130 interrupted (Ctrl-C),
+141 whoever read the output went away (as ``yes | head -1`` exits), 143 terminated (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+
+OK, FAILED, USAGE = 0, 1, 2
+INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
+
+_EXTRA = ("cyclopts", "plotext", "rich")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: The command line without the program's name; None takes the process's own.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
+    except BrokenPipeError:
+        _give_up_stdout()
+        return BROKEN_PIPE
+    except OSError as error:  # such as a disk that is full
+        _give_up_stdout()
+        complain(f"cannot write: {error.strerror or error}")
+        return FAILED
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        complain(f"the command line needs an extra: pip install 'msgconv-async[cli]' ({error})")
+        return USAGE
+    return code
+
+
+def complain(message: str) -> None:
+    """Say one line on stderr."""
+    print(f"msgconv: {message}", file=sys.stderr)  # noqa: T201 - it is what a command does
+
+
+def _give_up_stdout() -> None:
+    """The interpreter flushes stdout once more on its way out: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str]) -> int:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by >&-
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show, it need not
+
+    from msgconv_async.cli import app  # noqa: PLC0415 - so that a missing extra can be named
+
+    return asyncio.run(app.run(arguments))

@@ -1,0 +1,75 @@
+"""Which credentials a command uses: names from options, secrets from the environment only.
+
+A command line can be read by every user of the machine (``ps``) and stays in the shell's history,
+so there is no option for a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from msgconv_async.client.auth import BearerToken, ClientCredentials, Credentials, UserLogin
+from msgconv_async.client.domains import is_loopback_url
+from msgconv_async.errors import ConfigurationError
+
+_CLIENT_SECRET, _TOKEN, _PASSWORD = (
+    f"MSGCONV_{name}" for name in ("CLIENT_SECRET", "TOKEN", "PASSWORD")
+)
+_WAYS = (
+    "set MSGCONV_CLIENT_ID and MSGCONV_CLIENT_SECRET, or MSGCONV_TOKEN,"
+    " or MSGCONV_USERNAME and MSGCONV_PASSWORD"
+)
+
+
+def find(
+    client_id: str | None,
+    username: str | None,
+    base_url: str | None,
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[Credentials, str]:
+    """Return the credentials given, and a note on where they come from if that needs saying.
+
+    Args:
+        client_id: The client id given, if any.
+        username: The user name given, if any.
+        base_url: Where they will be sent, if that is known; a local sandbox has its own.
+        environment: Where the secrets are.
+
+    Raises:
+        ConfigurationError: There are none, more than one kind, or one of a pair is missing.
+    """
+    secret, token, password = (
+        environment.get(name) for name in (_CLIENT_SECRET, _TOKEN, _PASSWORD)
+    )
+    given = {
+        "client credentials": client_id or secret,
+        "a token": token,
+        "a user's login": username or password,
+    }
+    kinds = [kind for kind, part in given.items() if part]
+    if len(kinds) > 1:
+        raise ConfigurationError(f"more than one way to log in is given: {' and '.join(kinds)}")
+    if token:
+        return BearerToken(token), ""
+    if client_id or secret:
+        return ClientCredentials(
+            _half("MSGCONV_CLIENT_ID or --client-id", client_id), _half(_CLIENT_SECRET, secret)
+        ), ""
+    if username or password:
+        return UserLogin(
+            _half("MSGCONV_USERNAME or --username", username), _half(_PASSWORD, password)
+        ), ""
+    if base_url and is_loopback_url(base_url):
+        from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET  # noqa: PLC0415 - a server
+
+        return ClientCredentials(CLIENT_ID, CLIENT_SECRET), (
+            f"no credentials given for a server on this machine: using the sandbox's ({CLIENT_ID})"
+        )
+    raise ConfigurationError(f"no credentials: {_WAYS}")
+
+
+def _half(name: str, value: str | None) -> str:
+    if not value:
+        raise ConfigurationError(f"{name} is missing: it takes both halves to log in")
+    return value

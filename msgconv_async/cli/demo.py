@@ -1,0 +1,179 @@
+"""``msgconv demo``: fifty accounts asked for a day, and how the client found their pace."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import median
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli.chart import chart
+from msgconv_async.client.account import Account
+from msgconv_async.client.auth import ClientCredentials
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.export import TABLES
+from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.report import ConversationReport
+from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
+
+COUNTS = (
+    "total_resolved_conversations",
+    "resolved_conversations_by_ccp",
+    "resolved_conversations_by_consumer",
+    "resolved_conversations_by_system",
+)
+TIME = "total_handling_time_resolved_conversations"
+
+ACCOUNTS = 50
+LIMIT = 6
+"""Requests at once that the server answers for each account. The client is not told."""
+LATENCY = 0.5
+REPEATS = 30
+"""One question each would leave the pacing nothing to find."""
+IN_FLIGHT = 2 * LIMIT * ACCOUNTS
+SHOWN = 10
+
+DAY = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
+HOUR = ConversationQuery(60)
+
+
+@dataclass
+class Day:
+    """What the accounts answered about their day.
+
+    Counts and total times can be added up. Averages cannot: those shown are worked out of sums.
+    """
+
+    by_account: dict[str, Counter[str]] = field(default_factory=dict)
+    by_bucket: Counter[datetime] = field(default_factory=Counter)
+    rows: int = 0
+
+    def add(self, account_id: str, report: ConversationReport) -> None:
+        """Add an account's report, which was asked for by all skills."""
+        self.rows += sum(1 for table in TABLES for _ in table.rows(account_id, report))
+        figures = self.by_account[account_id] = Counter()
+        for interval in report.intervals:
+            if interval.skills is not None:
+                totals = interval.skills.totals
+                figures.update({name: getattr(totals, name) or 0 for name in (*COUNTS, TIME)})
+                if interval.complete:
+                    self.by_bucket[interval.start] += totals.total_resolved_conversations or 0
+
+
+async def run() -> int:
+    """Ask, show, and return the exit code."""
+    console = show.Screen(highlight=False)
+    async with (
+        Sandbox(accounts=ACCOUNTS, concurrency=LIMIT, latency=LATENCY) as sandbox,
+        # No bound on connections: nothing but the pacing should hold requests back.
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+        ConversationSession(http=http, base_url=sandbox.url) as session,
+    ):
+        credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
+        accounts = [Account(each, credentials) for each in sandbox.account_ids]
+        console.print(
+            f"A server of {ACCOUNTS} accounts, in this process. It answers no more than {LIMIT}"
+            f" requests of an account at once, each in {LATENCY} s, and refuses others with 429."
+            " The client is told none of this.\n"
+        )
+        day, began = Day(), time.monotonic()
+        failed = await _ask(session, accounts, DAY, "24 hours of every account", day.add)
+        seconds = time.monotonic() - began
+        console.print(_accounts(day), show.MILLISECONDS, "", _chart(day, console), sep="\n")
+
+        again = accounts * REPEATS
+        failed += await _ask(session, again, HOUR, f"the last hour, {REPEATS} times over")
+        pacers = [session.pacer(each) for each in accounts]
+        console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
+    return FAILED if failed else OK
+
+
+async def _ask(
+    session: ConversationSession,
+    accounts: Sequence[Account],
+    query: ConversationQuery,
+    task: str,
+    take: Callable[[str, ConversationReport], None] = lambda _id, _report: None,
+) -> int:
+    """Ask many, hand out what they answer, and return how many failed."""
+    failed = 0
+    with show.ticker(task, len(accounts), announced=True) as tick:
+        async with session.fetch_many(accounts, query, max_in_flight=IN_FLIGHT) as outcomes:
+            async for outcome in outcomes:
+                tick()
+                if outcome.report is None:
+                    failed += 1
+                    complain(str(outcome.error))
+                else:
+                    take(outcome.account.id, outcome.report)
+    return failed
+
+
+def _accounts(day: Day) -> Table:
+    """The busiest accounts, the others together, and all of them."""
+    table = show.grid(
+        "24 hours in intervals of 5 minutes, by skill and agent: resolved conversations",
+        "account",
+        *("resolved", "by agent", "by consumer", "by system", "average handling time"),
+    )
+    busiest = [*sorted(day.by_account.items(), key=lambda each: -each[1][COUNTS[0]])]
+    others = _sum(figures for _, figures in busiest[SHOWN:])
+    for account_id, figures in busiest[:SHOWN]:
+        table.add_row(account_id, *_cells(figures))
+    table.add_row(f"{len(busiest) - SHOWN} others", *_cells(others), end_section=True)
+    everything = _sum(day.by_account.values())
+    table.add_row(f"all {len(busiest)}", *_cells(everything), style="bold")
+    return table
+
+
+def _sum(many: Iterable[Counter[str]]) -> Counter[str]:
+    total = Counter[str]()
+    for each in many:
+        total.update(each)
+    return total
+
+
+def _cells(figures: Counter[str]) -> list[str]:
+    resolved = figures[COUNTS[0]]
+    average = figures[TIME] / resolved if resolved else None
+    return [*(f"{figures[name]:,}" for name in COUNTS), show.duration(average)]
+
+
+def _chart(day: Day, console: Console) -> Text:
+    """What all accounts resolved in each bucket that was closed."""
+    starts = sorted(day.by_bucket)
+    ticks = [each for each in starts if not each.minute and not each.hour % 3]
+    return chart(
+        "resolved conversations of all accounts, per 5 minutes (UTC)",
+        [day.by_bucket[start] for start in starts],
+        {starts.index(each): f"{each:%H:%M}" for each in ticks},
+        console,
+    )
+
+
+def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
+    """What it cost, and what the client believes next to the truth."""
+    sent, throttled = sum(each.sent for each in pacers), sum(each.throttled for each in pacers)
+    believed = sorted(each.concurrency for each in pacers)
+    table = show.grid("What it cost, and what it found", "", "")
+    table.show_header = False
+    table.add_row("requests", f"{sent:,}")
+    table.add_row("answered 429, and asked again", f"{throttled:,} ({throttled / sent:.1%})")
+    table.add_row("seconds", f"{seconds:.1f}")
+    table.add_row("rows of the 24 hours", f"{rows:,}")
+    table.add_row(
+        "rows per second, from question to row", f"{rows / for_rows:,.0f}", end_section=True
+    )
+    table.add_row("requests of an account at once: the true limit", f"{LIMIT}")
+    table.add_row("what the client now believes it is", f"{median(believed):g}", style="bold")
+    table.add_row("the lowest and the highest of the accounts", f"{believed[0]} to {believed[-1]}")
+    return table

@@ -1,0 +1,160 @@
+"""``msgconv fetch``: accounts asked, what they answered written, what failed said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli.output import (
+    CSV_HEADER,
+    Destination,
+    Format,
+    Lines,
+    csv_lines,
+    joined,
+    ndjson_lines,
+)
+from msgconv_async.client.account import Account
+from msgconv_async.client.fanout import MAX_IN_FLIGHT
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.errors import MsgConvError
+from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.report import ConversationReport
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What was asked for on the command line.
+
+    Args:
+        accounts: Each of them once.
+        query: The question.
+        timeout: Seconds for each account.
+        format: Of what is written.
+        note: Said before anything is asked, if there is anything to say.
+    """
+
+    accounts: Sequence[Account]
+    query: ConversationQuery
+    _: KW_ONLY
+    timeout: float
+    format: Format
+    note: str = ""
+
+    async def run(self, session: ConversationSession, output: Path | None) -> int:
+        """Ask, write what is answered, and return the exit code.
+
+        Args:
+            session: Not entered yet.
+            output: The file to write; None for stdout.
+        """
+        with Destination(output) as destination:
+            if self.note:
+                complain(self.note)
+            async with session:
+                if self.format == "json":
+                    answered = await self._documents(session, destination)
+                elif self.format == "table":
+                    answered = await self._table(session, destination)
+                else:
+                    answered = await self._lines(session, destination)
+            if answered:
+                destination.commit()
+        return OK if answered == len(self.accounts) else FAILED
+
+    async def _lines(self, session: ConversationSession, destination: Destination) -> int:
+        lines = (
+            Lines(destination, csv_lines, CSV_HEADER)
+            if self.format == "csv"
+            else Lines(destination, ndjson_lines)
+        )
+        answered = await self._reports(session, lines.add, shown=not destination.on_screen)
+        if lines.still_open:
+            spans = ", ".join(sorted(lines.still_open))
+            complain(f"still open when asked, so not whole yet: the interval {spans} UTC")
+        return answered
+
+    async def _table(self, session: ConversationSession, destination: Destination) -> int:
+        reports: dict[str, ConversationReport] = {}
+        answered = await self._reports(session, reports.__setitem__)
+        if answered:
+            page = show.tables({id_: reports[id_] for id_ in self._ids if id_ in reports})
+            destination.write(
+                show.rendered(page, encoding=destination.encoding, terminal=destination.on_screen)
+            )
+        return answered
+
+    async def _reports(
+        self,
+        session: ConversationSession,
+        take: Callable[[str, ConversationReport], None],
+        *,
+        shown: bool = True,
+    ) -> int:
+        """Hand out each report as it comes; return how many there were."""
+        answered = 0
+        with show.ticker("asking", len(self.accounts), shown=shown) as tick:
+            async with session.fetch_many(
+                self.accounts, self.query, timeout=self.timeout
+            ) as outcomes:
+                async for outcome in outcomes:
+                    tick()
+                    if outcome.report is None:
+                        complain(str(outcome.error))
+                    else:
+                        take(outcome.account.id, outcome.report)
+                        answered += 1
+        return answered
+
+    async def _documents(self, session: ConversationSession, destination: Destination) -> int:
+        documents: dict[str, bytes] = {}
+        at_once = anyio.CapacityLimiter(MAX_IN_FLIGHT)
+
+        async def ask(account: Account) -> None:
+            async with at_once:
+                try:
+                    document = await session.fetch_document(
+                        account, self.query, timeout=self.timeout
+                    )
+                    msgspec.json.decode(document, type=msgspec.Raw)
+                    documents[account.id] = document
+                except MsgConvError as error:
+                    complain(str(error))
+                except msgspec.DecodeError as error:
+                    complain(f"account {account.id}: the answer is not JSON: {error}")
+            tick()
+
+        with show.ticker("asking", len(self.accounts)) as tick:
+            async with anyio.create_task_group() as group:
+                for account in self.accounts:
+                    group.start_soon(ask, account)
+        if documents:
+            in_order = {id_: documents[id_] for id_ in self._ids if id_ in documents}
+            one = len(self.accounts) == 1
+            destination.write(documents[self._ids[0]] if one else joined(in_order))
+            if destination.on_screen:
+                destination.write(b"\n")  # the prompt gets a line of its own
+            complain("the newest five-minute bucket may have been open still: it is not whole yet")
+        return len(documents)
+
+    @property
+    def _ids(self) -> list[str]:
+        return [account.id for account in self.accounts]
+
+
+def log_to_stderr() -> None:
+    """Say what the library logs, such as every retry."""
+    logger = logging.getLogger("msgconv_async")
+    logger.addHandler(_Complaints())
+    logger.setLevel(logging.INFO)
+
+
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+from msgconv_async.cli import main
+from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET
+
+ROOT = Path(__file__).parent.parent.parent
+
+# The sandbox's clock starts as soon as the last of these is in a closed bucket, at 8:10.
+CONVERSATIONS = [
+    {"account": account, "resolved_at": f"2026-03-04T08:0{minute}:00Z", "skill": skill}
+    | {"agent": agent, "resolved_by": by, "handling_time_ms": time}
+    for account, minute, skill, agent, by, time in [
+        ("71", 1, 3, 7, "CCP", 60_000),
+        ("71", 6, 3, 8, "consumer", 30_500),
+        ("71", 6, -1, 7, "system", 3_720_000),
+        ("72", 2, 3, 9, "CCP", 1_000),
+    ]
+]
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return the environment without what changes what commands do or show."""
+    noise = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "PYTHONIOENCODING"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MSGCONV_") and name not in noise
+    }
+    return kept | {"PYTHONPATH": str(ROOT)} | more
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no variable of the developer's reach a command."""
+    for name in os.environ.keys() - clean_environment().keys():
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Return what runs a command line in this process."""
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        code = main([str(each) for each in arguments])
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+def start(
+    *arguments: object, stdout: Any = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[bytes]:
+    """Start a command line as a process of its own."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-W", "error", "-m", "msgconv_async.cli", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=clean_environment(**environment),
+    )
+
+
+def run_process(
+    *arguments: object, stdout: Any = subprocess.PIPE, encoding: str = "utf-8", **environment: str
+) -> Done:
+    """Run a command line as a process of its own, to its end."""
+    with start(*arguments, stdout=stdout, **environment) as process:
+        out, err = process.communicate(timeout=30)
+    return Done(process.returncode, (out or b"").decode(encoding), err.decode(encoding))
+
+
+def ask(
+    url: str, *, form: dict[str, str] | None = None, **headers: str
+) -> tuple[HTTPResponse, bytes]:
+    """Make an HTTP request without this library: GET, or POST of a form."""
+    parts = urlsplit(url)
+    with closing(HTTPConnection(parts.netloc)) as connection:
+        target = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
+        if form is None:
+            connection.request("GET", target, headers=headers)
+        else:
+            headers |= {"Content-Type": "application/x-www-form-urlencoded"}
+            connection.request("POST", target, urlencode(form), headers)
+        response = connection.getresponse()
+        return response, response.read()
+
+
+def token(url: str, account_id: str) -> str:
+    """Return a bearer token of a sandbox."""
+    form = {"grant_type": "client_credentials"}
+    form |= {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+    _, body = ask(f"{url}/sentinel/api/v2/account/{account_id}/app/token", form=form)
+    return str(json.loads(body)["access_token"])
+
+
+@contextmanager
+def serving(*arguments: object) -> Iterator[str]:
+    """Run a sandbox in a process of its own while inside, and yield its URL."""
+    with start("sandbox", "--port", 0, *arguments) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().decode().removeprefix("listening on ").strip()
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run a sandbox of the conversations above, and return its URL."""
+    events = tmp_path_factory.mktemp("sandbox") / "events.jsonl"
+    events.write_text("\n".join(map(json.dumps, CONVERSATIONS)))
+    with serving("--events", events) as url:
+        yield url
