@@ -1,0 +1,109 @@
+"""README's programs run, and do what it says of them."""
+
+import asyncio
+import csv
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from msgconv_async.sandbox import Sandbox
+
+README = Path(__file__).parents[1] / "README.md"
+PROGRAMS = dict(
+    re.findall(
+        r"^## ([^\n]*)\n(?:(?!^## ).)*?^```python\n(.*?)^```",
+        README.read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+)
+
+
+@pytest.fixture
+async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
+    async with Sandbox(accounts=3, seed=1) as sandbox:
+        monkeypatch.setenv("MSGCONV_BASE_URL", sandbox.url)
+        yield sandbox
+
+
+async def _output(title: str) -> list[str]:
+    """Run a section's program as its reader would, and return the lines it prints."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-W", "error", "-c", PROGRAMS[title]),
+        env=dict(os.environ),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert (0, "") == (process.returncode, errors.decode())
+    return out.decode().splitlines()
+
+
+def _names(title: str) -> dict[str, Any]:
+    """Run a section's program as an imported module, and return what it defines."""
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(compile(PROGRAMS[title], f"README.md: {title}", "exec"), names)  # noqa: S102
+    return names
+
+
+def test_every_program_is_run_here() -> None:
+    """A section that gains a program gains a test."""
+    tested = [
+        "A question",
+        "In a web service",
+        "Many accounts",
+        "ETL",
+        "The sandbox as a test double",
+    ]
+    assert tested == list(PROGRAMS)
+    assert len(tested) == README.read_text(encoding="utf-8").count("```python\n")
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_the_first_program_prints_skills_and_an_average() -> None:
+    lines = await _output("A question")
+    assert lines[-1].endswith("ms on average")
+    assert len(lines) > 12
+
+
+async def test_the_web_service_answers_and_says_when_to_come_back(sandbox: Sandbox) -> None:
+    """200 with the truth; 503 with Retry-After while the account is throttled."""
+    async with TestClient(TestServer(_names("In a web service")["application"]())) as client:
+        response = await client.get("/resolved/10000001")
+        assert response.status == 200
+        assert (await response.json())["resolved"] > 0
+
+        async def throttle(request: web.Request) -> web.Response:
+            return web.Response(status=429, headers={"Retry-After": "7"})
+
+        sandbox.fault = throttle
+        response = await client.get("/resolved/10000002")
+        assert (503, "7") == (response.status, response.headers["Retry-After"])
+
+
+async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox: Sandbox) -> None:
+    lines = await _output("Many accounts")
+    assert [True] == [line.startswith("failed: account 10000004") for line in lines if "f" in line]
+    assert sorted(sandbox.account_ids) == sorted(
+        line.split()[0] for line in lines if "f" not in line
+    )
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_the_etl_program_writes_whole_buckets_once() -> None:
+    rows = list(csv.DictReader(await _output("ETL")))
+    keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
+    assert len(rows) == len(keys) > 0
+    assert 12 >= len({row["interval_end"] for row in rows})
+
+
+async def test_the_test_double_holds_its_own_test() -> None:
+    names = _names("The sandbox as a test double")
+    await names["test_a_failing_service_is_asked_again"]()
