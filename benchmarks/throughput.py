@@ -30,7 +30,6 @@ import requests
 from benchmarks.decode import pydantic_models
 from benchmarks.nginx import MISSING, executable, free_port, serving
 from msgconv_async import Account, BearerToken, ConversationQuery, ConversationSession, Pacer
-from msgconv_async.pacing.adaptive import AdaptiveLimit
 
 EXAMPLE = Path(__file__).parents[1] / "tests" / "protocol" / "page_example.json"
 SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ open_file_cache max=9; {answer} }} }}"
@@ -129,7 +128,7 @@ async def synchronous(origin: str) -> AsyncIterator[Run]:
 
 def unbounded() -> Pacer:
     """Pace, but far above what the machine can do."""
-    return Pacer(AdaptiveLimit(rate=(1e6, 1e6), concurrency=(1000, 1000)))
+    return Pacer(rate=1e12, concurrency=1000)
 
 
 CONTENDERS = {

@@ -19,7 +19,7 @@ from msgconv_async.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
-from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import (
     AgentBreakdown,
@@ -52,6 +52,7 @@ __all__ = [
     "MsgConvError",
     "Outcome",
     "Pacer",
+    "PacerStats",
     "RateLimited",
     "RetryPolicy",
     "ServerError",

@@ -33,6 +33,7 @@ PUBLIC = {
     "MsgConvError",
     "Outcome",
     "Pacer",
+    "PacerStats",
     "RateLimited",
     "RetryPolicy",
     "ServerError",

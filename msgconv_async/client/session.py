@@ -31,7 +31,7 @@ from msgconv_async.errors import (
     Unauthorized,
     UnexpectedResponse,
 )
-from msgconv_async.pacing.pacer import Pacer, Turn
+from msgconv_async.pacing.pacer import Pacer, PacerStats, Turn
 from msgconv_async.protocol.query import ConversationQuery, HttpRequest
 from msgconv_async.protocol.report import ConversationReport, decode_report
 
@@ -227,6 +227,10 @@ class ConversationSession:
             pacer = self._pacers[account.id] = self._new_pacer()
         return pacer
 
+    def stats(self, account: Account) -> PacerStats:
+        """Return what was sent to the account and answered, and the pace now believed in."""
+        return self.pacer(account).stats()
+
     async def _ask(
         self, account: Account, query: ConversationQuery, timeout: float | None
     ) -> Answer:
@@ -273,6 +277,7 @@ class ConversationSession:
                     timeout=deadline.timeout,
                 )
             async with pacer.turn() as turn:
+                pacer.retried += bool(used)
                 try:
                     used.update(await net.logins.headers(account, request, deadline))
                 except MsgConvError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
+from msgconv_async.errors import ConfigurationError
 from msgconv_async.pacing.adaptive import AdaptiveLimit, Knob, Start
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.line import Line
@@ -12,26 +14,74 @@ from msgconv_async.pacing.token_bucket import TokenBucket
 
 Outcome: TypeAlias = Literal["answered", "throttled", "neutral"]
 
+RATES = (0.05, 10_000.0)
+"""Starts per second: the bounds of a rate that nobody bounded."""
+SLOTS = (1, 1000)
+"""Requests at once: the bounds of a concurrency that nobody bounded."""
 
-class Pacer:
-    """Tells each request of one account when it may start.
 
-    A request starts when it is first in the queue, a slot is free, and the bucket holds a token.
-    How many slots there are, and how many tokens a second, follows from how the service answers,
-    within the bounds of the limit given. Only a throttled request itself has to wait long; the
-    account's others go on, slower. Belongs to the event loop that it is first used in.
-
-    Args:
-        limit: Finds the limit; by default one that starts gently and needs no number.
+@dataclass(frozen=True, slots=True)
+class PacerStats:
+    """What a pacer has done and what it now believes: a snapshot.
 
     Attributes:
         sent: Requests started.
         answered: Requests that the service took on, whatever it made of them.
         throttled: Requests that it refused with 429.
+        retried: Requests that repeated one that had failed.
+        waiting: Requests in the queue.
+        in_flight: Requests started and not yet over.
+        rate: Starts per second now allowed.
+        concurrency: Requests at once now allowed.
     """
 
-    def __init__(self, limit: AdaptiveLimit | None = None) -> None:
-        self._limit = AdaptiveLimit() if limit is None else limit
+    sent: int
+    answered: int
+    throttled: int
+    retried: int
+    waiting: int
+    in_flight: int
+    rate: float
+    concurrency: int
+
+
+class Pacer:
+    """Tells each request of one account when it may start.
+
+    A request starts when it is first in the queue, a slot is free, and the bucket holds a token.
+    How many slots there are, and how many tokens a second, follows from how the service answers:
+    gently at first, and without a number from you. Only a throttled request itself has to wait
+    long; the account's others go on, slower. Belongs to the event loop that it is first used in.
+
+    Args:
+        rate: Starts per second: a number fixes it, for who knows the limit; a pair bounds it.
+        concurrency: Requests at once: a number fixes it, a pair bounds it.
+
+    Raises:
+        ConfigurationError: A bound is not above 0, or the lower one is the higher.
+
+    Attributes:
+        sent: Requests started.
+        answered: Requests that the service took on, whatever it made of them.
+        throttled: Requests that it refused with 429.
+        retried: Requests that repeated one that had failed; counted by who sends them.
+    """
+
+    def __init__(
+        self,
+        *,
+        rate: float | tuple[float, float] = RATES,
+        concurrency: int | tuple[int, int] = SLOTS,
+    ) -> None:
+        try:
+            self._limit = AdaptiveLimit(
+                rate=rate if isinstance(rate, tuple) else (rate, rate),
+                concurrency=(
+                    concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
+                ),
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"Pacer: {error}") from None
         self._slots = ConcurrencyLimit(self._limit.concurrency)
         self._bucket = TokenBucket(self._limit.rate)
         self._line = Line(self._slots, self._bucket)
@@ -39,6 +89,7 @@ class Pacer:
         self.sent = 0
         self.answered = 0
         self.throttled = 0
+        self.retried = 0
 
     @property
     def rate(self) -> float:
@@ -59,6 +110,19 @@ class Pacer:
     def in_flight(self) -> int:
         """Requests started and not yet over."""
         return self._slots.in_flight
+
+    def stats(self) -> PacerStats:
+        """Return what it has done and what it now believes."""
+        return PacerStats(
+            self.sent,
+            self.answered,
+            self.throttled,
+            self.retried,
+            self.waiting,
+            self.in_flight,
+            self.rate,
+            self.concurrency,
+        )
 
     def eta(self) -> float:
         """Return how many seconds from now a request that queued now would start, or less."""

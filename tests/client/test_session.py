@@ -103,6 +103,20 @@ async def test_a_given_session_s_own_ways_play_no_part() -> None:
             assert 1 == session.pacer(account(sandbox)).throttled
 
 
+async def test_stats_tell_what_was_sent_and_what_came_of_it() -> None:
+    """A request that is repeated counts as sent twice, and as retried once."""
+    async with Sandbox() as sandbox, aiohttp.ClientSession() as http:
+        sandbox.fail_next(1, status=429)
+        async with ConversationSession(http=http, base_url=sandbox.url) as session:
+            await session.fetch(account(sandbox), QUERY)
+            stats = session.stats(account(sandbox))
+
+    assert (2, 1, 1, 1) == (stats.sent, stats.answered, stats.throttled, stats.retried)
+    assert (0, 0) == (stats.waiting, stats.in_flight)
+    assert stats.rate > 0
+    assert stats.concurrency >= 1
+
+
 async def test_a_given_session_that_was_closed_is_said_to_be() -> None:
     """The error names the aiohttp session, and is not taken for a fault of the network."""
     async with aiohttp.ClientSession() as http:

@@ -1,16 +1,17 @@
 """The pacer: bucket, slots and what is learnt, together."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from msgconv_async.pacing.adaptive import AdaptiveLimit
-from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.pacing.pacer import Pacer, PacerStats
 from tests.pacing.virtual import run_virtual
 
 
 def _fixed(rate: float, concurrency: int) -> Pacer:
-    return Pacer(AdaptiveLimit(rate=(rate, rate), concurrency=(concurrency, concurrency)))
+    return Pacer(rate=rate, concurrency=concurrency)
 
 
 async def _request(pacer: Pacer, seconds: float, starts: list[float]) -> None:
@@ -52,9 +53,8 @@ def test_it_counts_what_it_sends_and_what_comes_of_it() -> None:
                     turn.throttled(None)
         return pacer
 
-    pacer = run_virtual(main())
-    assert (4, 2, 1) == (pacer.sent, pacer.answered, pacer.throttled)
-    assert (0, 0) == (pacer.in_flight, pacer.waiting)
+    stats = run_virtual(main()).stats()
+    assert PacerStats(4, 2, 1, 0, 0, 0, 1000.0, 100) == stats
 
 
 @pytest.mark.parametrize("cancel_at", [0.0, 0.5, 1.0, 1.5, 2.5])
@@ -107,3 +107,30 @@ def test_a_cold_pacer_starts_gently_and_learns() -> None:
     assert at_first <= 4
     assert rate > 50
     assert took < 10
+
+
+@pytest.mark.parametrize(
+    ("bounds", "named"),
+    [
+        ({"rate": 0}, "rate"),
+        ({"rate": (5, 2)}, "rate"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"concurrency": (4, 1)}, "concurrency"),
+    ],
+)
+def test_bounds_that_cannot_be_are_refused_by_name(bounds: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Pacer(**bounds)
+
+
+def test_bounds_are_kept() -> None:
+    """However much there is to do, a bounded pacer stays within its bounds."""
+
+    async def main() -> Pacer:
+        pacer, starts = Pacer(rate=(1, 20), concurrency=(1, 3)), list[float]()
+        await asyncio.gather(*(_request(pacer, 0.1, starts) for _ in range(200)))
+        return pacer
+
+    pacer = run_virtual(main())
+    assert pacer.rate <= 20
+    assert pacer.concurrency <= 3

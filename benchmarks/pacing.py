@@ -1,0 +1,110 @@
+"""How well a limit that nobody published is found and kept, and an asked rate delivered.
+
+Three parts: starts delivered on this machine's event loop, beside other limiters; limits found in
+simulation, in virtual time, beside other ways to meet them (seeds that no test uses); and, with
+``--nginx``, real limits on loopback, everybody in the same run. With ``--picture`` the first two
+are drawn as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import delivery, nginx
+from tests.pacing.simulation import Report, run
+from tests.pacing.situations import SITUATIONS, WAYS, Situation
+
+SEEDS = range(1001, 1007)
+DRAWN = ("bucket 50/s halves", "20 slots halve")
+EVERYWHERE = "adaptive"
+
+
+def simulate(seeds: Sequence[int]) -> None:
+    """Play every situation in every way, and print what came of it."""
+    print(f"\nsimulated, {len(seeds)} seeds: mean (worst); * meets every goal")
+    print("rec: seconds until 90 % of a limit that fell / rose is used again; Jain: fairness")
+    for name, situation in SITUATIONS.items():
+        print(name)
+        for way in WAYS:
+            reports = [run(situation.scenario, seed, WAYS[way]) for seed in seeds]
+            print(f"    {way:18}{_line(situation, reports)}", flush=True)
+
+
+def _line(situation: Situation, reports: list[Report]) -> str:
+    goals = situation.goals
+    goodput = [each.goodput() for each in reports]
+    refused = [each.refusal_share() for each in reports]
+    met = statistics.mean(goodput) >= goals.goodput and statistics.mean(refused) <= goals.refused
+    number = statistics.mean(each.refused() for each in reports)
+    parts = [f"goodput {_percent(goodput, min)}  429 {_percent(refused, max)}  {number:6.0f}"]
+    if changes := situation.scenario.changes:
+        regains = [statistics.median(each.regain(at) for each in reports) for at in changes]
+        met = met and all(regain <= goals.regain for regain in regains)
+        parts.append("rec " + " / ".join(_seconds(each) for each in regains))
+    if len(situation.scenario.begins) > 1:
+        last = max(situation.scenario.begins)
+        fairness = [each.fairness(last) for each in reports]
+        met = met and statistics.mean(fairness) >= goals.jain
+        parts.append(f"Jain {statistics.mean(fairness):.3f} ({min(fairness):.3f})")
+    return "  ".join(parts) + ("  *" if met else "")
+
+
+def _percent(shares: list[float], worst: Callable[[list[float]], float]) -> str:
+    return f"{100 * statistics.mean(shares):6.2f} % ({100 * worst(shares):6.2f})"
+
+
+def _seconds(value: float) -> str:
+    return "never" if math.isinf(value) else f"{value:.1f} s"
+
+
+def draw(path: Path, delivered: dict[tuple[str, int], delivery.Delivered]) -> None:
+    """Draw rate over time against the true limit, and delivered against asked rate."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and only for the picture
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, axes = plt.subplots(len(DRAWN) + 1, 1, figsize=(9, 10), layout="constrained")
+    for ax, name in zip(axes, DRAWN, strict=False):
+        scenario = SITUATIONS[name].scenario
+        seconds = range(int(scenario.duration))
+        for way in WAYS:
+            report = run(scenario, SEEDS[0], WAYS[way])
+            answered = [report.answered(second, second + 1) for second in seconds]
+            ours = way == EVERYWHERE
+            ax.plot(seconds, answered, label=way, lw=2 if ours else 0.8, zorder=3 if ours else 2)
+        limit = [report.capacity(second, second + 1) for second in seconds]
+        ax.plot(seconds, limit, "k--", lw=1, label="the true limit", zorder=4)
+        ax.set(title=f"{name}: answered per second", xlabel="seconds from cold", ylim=(0, None))
+        ax.legend(fontsize="small", ncols=3)
+    asked = [rate for rate, _ in delivery.LOADS]
+    axes[-1].plot(asked, asked, "k--", lw=1, label="asked for")
+    for name in delivery.CONTENDERS:
+        reached = [rate * delivered[name, rate].percent / 100 for rate in asked]
+        axes[-1].plot(asked, reached, "o-", label=name)
+    axes[-1].set(title="starts per second delivered", xlabel="starts per second asked for")
+    axes[-1].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    print(f"\ndrawn: {path}")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser("python -m benchmarks pacing", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="runs of each simulation")
+    parser.add_argument("--nginx", action="store_true", help="meet real limits as well")
+    parser.add_argument("--seconds", type=float, default=60, help="under the real limits")
+    parser.add_argument("--picture", type=Path, help="where to write the picture (png, svg, ...)")
+    options = parser.parse_args(arguments)
+    delivered = asyncio.run(delivery.measure())
+    simulate(range(SEEDS[0], SEEDS[0] + options.seeds))
+    if options.nginx:
+        print()
+        asyncio.run(nginx.measure(options.seconds))
+    if options.picture is not None:
+        draw(options.picture, delivered)
