@@ -31,6 +31,10 @@ class _Flight(Generic[T]):
     def at(self) -> float:
         return max((each.at for each in self.waiting), default=-math.inf)
 
+    @property
+    def timeout(self) -> float:
+        return max((each.timeout for each in self.waiting), default=0.0)
+
 
 class Flights(Generic[T]):
     """Runs at most one piece of work a key at a time."""

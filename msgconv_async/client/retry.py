@@ -85,6 +85,10 @@ class Deadline(Protocol):
     def at(self) -> float:
         """Seconds of the event loop's clock, or infinity."""
 
+    @property
+    def timeout(self) -> float:
+        """Seconds that the call was given, or infinity."""
+
 
 async def retrying(
     send: Callable[[], Awaitable[T]],

@@ -15,24 +15,21 @@ import anyio
 
 from msgconv_async.client.account import Account
 from msgconv_async.client.auth import UserLogin
-from msgconv_async.client.domains import REPORTING, Domains, parse_origin
+from msgconv_async.client.caller import Caller
+from msgconv_async.client.domains import parse_origin
 from msgconv_async.client.fanout import MAX_IN_FLIGHT, Outcome, drawing_from, fan_out
-from msgconv_async.client.logins import Logins
-from msgconv_async.client.retry import RetryPolicy, retrying
-from msgconv_async.client.transport import JSON, MAX_BODY, Answer, Transport, once
+from msgconv_async.client.flight import Flights
+from msgconv_async.client.freshness import FreshAnswers
+from msgconv_async.client.retry import RetryPolicy
+from msgconv_async.client.transport import MAX_BODY, Answer, Transport, once
 from msgconv_async.errors import (
-    ApiError,
     ConfigurationError,
     DeadlineExceeded,
-    MsgConvError,
-    RateLimited,
-    ServerError,
     SessionUnusable,
-    Unauthorized,
     UnexpectedResponse,
 )
-from msgconv_async.pacing.pacer import Pacer, PacerStats, Turn
-from msgconv_async.protocol.query import ConversationQuery, HttpRequest
+from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationReport, decode_report
 
 TIMEOUT = 60.0
@@ -41,11 +38,12 @@ TIMEOUT = 60.0
 _LOG = logging.getLogger("msgconv_async")
 _LOG.addHandler(logging.NullHandler())
 
+CONNECTIONS = 1000
+"""Connections at most, over all hosts. Pacers and ``max_in_flight`` bound requests; a request that
+waited here would hold its account's slot without using it."""
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for one connection to come about, so that a call without a timeout ends as well."""
-
-_UNAUTHORIZED = 401
 
 
 class _Deadline(NamedTuple):
@@ -58,9 +56,9 @@ class _Net(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
-    transport: Transport
-    domains: Domains
-    logins: Logins
+    caller: Caller
+    flights: Flights[Answer]
+    fresh: FreshAnswers
     calls: dict[asyncio.Timeout, asyncio.Future[None]]
     """What is being asked: where to break it off, and what is done when it is over."""
 
@@ -78,10 +76,15 @@ class ConversationSession:
             http only to a loopback address.
         retry: When failed requests are repeated.
         pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
+        coalesce: Let calls that ask the same of the same account at the same time share one
+            request. One that gives up does not take the others down; the last one does.
+        fresh_for: Seconds for which an answer may be given again to the same question, though
+            never across a five-minute edge. By default none is.
         max_body: The most bytes of an answer, decoded, that are read.
 
     Raises:
-        ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear.
+        ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
+            ``fresh_for`` is negative.
     """
 
     def __init__(
@@ -91,6 +94,8 @@ class ConversationSession:
         base_url: str | None = None,
         retry: RetryPolicy | None = None,
         pacer: Callable[[], Pacer] = Pacer,
+        coalesce: bool = True,
+        fresh_for: float = 0.0,
         max_body: int = MAX_BODY,
     ) -> None:
         base_url = base_url or os.environ.get("MSGCONV_BASE_URL")
@@ -99,6 +104,10 @@ class ConversationSession:
         self._policy = retry or RetryPolicy()
         self._new_pacer = pacer
         self._pacers: dict[str, Pacer] = {}
+        if not 0 <= fresh_for < math.inf:
+            raise ConfigurationError(f"fresh_for={fresh_for!r}: it must be 0 seconds or more")
+        self._coalesce = coalesce
+        self._fresh_for = fresh_for
         self._max_body = max_body
         self._net: _Net | None = None
         self._closed = False
@@ -115,13 +124,15 @@ class ConversationSession:
             )
         http = self._given or aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
             middlewares=(once,),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body)
-        domains = Domains(transport, self._policy, self._origin)
-        logins = Logins(transport, self._policy, domains)
-        self._net = _Net(asyncio.get_running_loop(), http, transport, domains, logins, {})
+        caller = Caller(transport, self._policy, self._origin, self.pacer)
+        self._net = _Net(
+            asyncio.get_running_loop(), http, caller, Flights(), FreshAnswers(self._fresh_for), {}
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -133,11 +144,12 @@ class ConversationSession:
         net, self._net, self._closed = self._net, None, True
         if net is None:
             return
+        net.fresh.close()
         # Shielded from an enclosing cancel scope: closing is quick, and does not work by halves.
         with anyio.CancelScope(shield=True):
             try:
                 await _break_off(net)
-                await net.logins.close()
+                await net.caller.close()
             finally:
                 if self._given is None:
                     await net.http.close()
@@ -171,18 +183,14 @@ class ConversationSession:
             DeadlineExceeded: The timeout ran out.
             SessionUnusable: The session is not open, or belongs to another event loop.
         """
-        answer = await self._ask(account, query, timeout)
-        try:
-            return decode_report(answer.body, query, at=answer.at)
-        except UnexpectedResponse as error:
-            error.account_id = account.id
-            raise
+        answer = await self._ask(account, query, timeout, coalesce=self._coalesce)
+        return _decoded(answer, account, query)
 
     async def fetch_document(
         self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
     ) -> bytes:
         """Ask as `fetch` does, and return the service's JSON document as it was sent."""
-        return (await self._ask(account, query, timeout)).body
+        return (await self._ask(account, query, timeout, coalesce=self._coalesce)).body
 
     def fetch_many(
         self,
@@ -216,7 +224,8 @@ class ConversationSession:
         self._usable()
 
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
-            return await self.fetch(account, query, timeout=timeout)
+            answer = await self._ask(account, query, timeout, coalesce=False)
+            return _decoded(answer, account, query)
 
         return fan_out(ask, drawing_from(accounts, query), max_in_flight)
 
@@ -232,7 +241,12 @@ class ConversationSession:
         return self.pacer(account).stats()
 
     async def _ask(
-        self, account: Account, query: ConversationQuery, timeout: float | None
+        self,
+        account: Account,
+        query: ConversationQuery,
+        timeout: float | None,
+        *,
+        coalesce: bool,
     ) -> Answer:
         net = self._usable()
         if timeout is not None and not timeout > 0:
@@ -245,7 +259,15 @@ class ConversationSession:
         over = net.calls[scope] = net.loop.create_future()
         try:
             async with scope:
-                return await self._authorized(net, account, query, deadline)
+                if not coalesce:
+                    return await net.caller.ask(account, query, deadline)
+                question = (account, query)
+                if (answer := net.fresh.get(question)) is None:
+                    answer = await net.flights.join(
+                        question, lambda until: net.caller.ask(account, query, until), deadline
+                    )
+                    net.fresh.keep(question, answer)
+                return answer
         except TimeoutError as error:
             if isinstance(error, DeadlineExceeded) or not scope.expired():
                 raise
@@ -258,51 +280,6 @@ class ConversationSession:
             del net.calls[scope]
             if not over.done():
                 over.set_result(None)
-
-    async def _authorized(
-        self, net: _Net, account: Account, query: ConversationQuery, deadline: _Deadline
-    ) -> Answer:
-        """Ask with the credentials at hand and, if those are refused, once more with new ones."""
-        origin = await net.domains.origin(account.id, REPORTING, deadline, host=account.host)
-        request = query.http_request(origin, account.id)
-        pacer = self.pacer(account)
-        used: dict[str, str] = {}
-
-        async def send() -> Answer | MsgConvError:
-            if net.loop.time() + (wait := pacer.eta()) > deadline.at:
-                raise DeadlineExceeded(
-                    f"its turn would come in {wait:.1f} s at the earliest,"
-                    f" after {pacer.waiting} others",
-                    account_id=account.id,
-                    timeout=deadline.timeout,
-                )
-            async with pacer.turn() as turn:
-                pacer.retried += bool(used)
-                try:
-                    used.update(await net.logins.headers(account, request, deadline))
-                except MsgConvError as error:
-                    return error  # a login has retries of its own: these are not for it
-                return await _exchange(net.transport, turn, account, request, used)
-
-        renewed = False
-        while True:
-            await net.logins.ready(account, deadline)
-            try:
-                answer = await retrying(
-                    send, self._policy, deadline, self._policy.throttle_wait, pacer.eta
-                )
-            except Unauthorized as error:
-                if (
-                    renewed
-                    or error.status != _UNAUTHORIZED
-                    or not net.logins.refused(account, used)
-                ):
-                    raise
-                renewed = True
-                continue
-            if isinstance(answer, MsgConvError):
-                raise answer
-            return answer
 
     def _usable(self) -> _Net:
         if self._net is None:
@@ -318,6 +295,14 @@ class ConversationSession:
         return self._net
 
 
+def _decoded(answer: Answer, account: Account, query: ConversationQuery) -> ConversationReport:
+    try:
+        return decode_report(answer.body, query, at=answer.at)
+    except UnexpectedResponse as error:
+        error.account_id = account.id
+        raise
+
+
 async def _break_off(net: _Net) -> None:
     """End all that is being asked, and wait until it has gone."""
     for scope in net.calls:
@@ -325,29 +310,6 @@ async def _break_off(net: _Net) -> None:
             scope.reschedule(net.loop.time())
     if net.calls:
         await asyncio.wait(list(net.calls.values()))
-
-
-async def _exchange(
-    transport: Transport, turn: Turn, account: Account, request: HttpRequest, auth: dict[str, str]
-) -> Answer:
-    """Make the exchange and tell the pacer how the service took it."""
-    try:
-        answer = await transport.send(
-            request,
-            auth if request.body is None else {**auth, **JSON},
-            account.id,
-            secrets=(*account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]),
-        )
-    except RateLimited as error:
-        turn.throttled(error.retry_after)
-        raise
-    except ServerError:
-        raise
-    except ApiError:
-        turn.answered()
-        raise
-    turn.answered()
-    return answer
 
 
 def _refuse_cookies(http: aiohttp.ClientSession, account: Account) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from urllib.parse import quote, quote_plus
 
@@ -24,6 +24,7 @@ of 10 skills and 20 agents is 40 MB."""
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 _EXCERPT = 200
+_HALF_A_SECOND = timedelta(seconds=0.5)
 _ERROR_BODY = 64 * 1024
 _STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
     400: (errors.BadRequest, "the service refused the question"),
@@ -116,7 +117,7 @@ class Transport:
                 account_id=account_id,
             )
         cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
-        return Answer(body, _date(response), cookies)
+        return Answer(body, _asked_at(response), cookies)
 
 
 async def once(
@@ -189,6 +190,13 @@ def _spellings(secret: str) -> Iterator[str]:
 
 def _date(response: aiohttp.ClientResponse) -> datetime:
     return parse_http_date(response.headers.get("Date")) or datetime.now(UTC)
+
+
+def _asked_at(response: aiohttp.ClientResponse) -> datetime:
+    # A Date is cut to whole seconds. On a bucket's edge that would place an instant of the new
+    # bucket's first second in the old one.
+    date = parse_http_date(response.headers.get("Date"))
+    return datetime.now(UTC) if date is None else date + _HALF_A_SECOND
 
 
 def _describe(error: BaseException) -> str:

@@ -1,5 +1,3 @@
-# ruff: noqa: SIM117 - a session stands inside its server, and shows it
-
 import asyncio
 import json
 import subprocess
@@ -95,7 +93,10 @@ class Seen:
 @pytest.mark.parametrize("query", [QUERY, LONG_QUERY], ids=["GET", "POST"])
 async def test_each_way_of_being_let_in(credentials: Any, query: Any) -> None:
     """A token, a user's session or a signature: the sandbox checks each as the service does."""
-    async with Sandbox() as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox() as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         await session.fetch(Account(sandbox.account_ids[0], credentials), query)
         await session.fetch(Account(sandbox.account_ids[0], credentials), query)
 
@@ -103,7 +104,10 @@ async def test_each_way_of_being_let_in(credentials: Any, query: Any) -> None:
 async def test_a_bearer_of_one_s_own_is_sent_as_it_is() -> None:
     """BearerToken asks nobody for anything."""
     seen = Seen(msgconversation=[{}])
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         await session.fetch(Account(sandbox.account_ids[0], BEARER), QUERY)
 
     assert ["msgconversation"] == seen.paths
@@ -114,7 +118,10 @@ async def test_a_bearer_of_one_s_own_is_sent_as_it_is() -> None:
 async def test_what_cannot_be_renewed_is_refused_once(credentials: Any) -> None:
     """A 401 to a bearer of one's own, or to a signature, is the end."""
     seen = Seen(msgconversation=[401, 401])
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         with pytest.raises(Unauthorized):
             await session.fetch(Account(sandbox.account_ids[0], credentials), QUERY)
 
@@ -124,7 +131,10 @@ async def test_what_cannot_be_renewed_is_refused_once(credentials: Any) -> None:
 @pytest.mark.parametrize("credentials", [CLIENT, USER], ids=["token", "login"])
 async def test_a_token_is_fetched_once_however_many_wait_for_it(credentials: Any) -> None:
     """Twenty calls that start together, and those that follow, share one login."""
-    async with Sandbox() as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox() as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = Account(sandbox.account_ids[0], credentials)
 
         await asyncio.gather(*(session.fetch(who, QUERY) for _ in range(20)))
@@ -137,7 +147,7 @@ async def test_each_account_has_a_token_of_its_own() -> None:
     """One client's credentials are good for many accounts; the tokens are not."""
     async with (
         Sandbox(accounts=2) as sandbox,
-        ConversationSession(base_url=sandbox.url) as session,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
     ):
         await asyncio.gather(*(session.fetch(account(sandbox, each), QUERY) for each in (0, 1)))
 
@@ -149,7 +159,10 @@ async def test_who_gives_up_does_not_take_the_login_from_the_others(way: str) ->
     """The first caller leaves while it waits for the login; the second gets the same login."""
     seen = Seen()
     seen.delay = 2
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = account(sandbox)
         timeout = 1 if way == "timeout" else None
         first = asyncio.create_task(session.fetch(who, QUERY, timeout=timeout))
@@ -171,7 +184,10 @@ async def test_a_login_that_nobody_waits_for_any_more_is_broken_off() -> None:
     """When the last caller leaves, nothing of the login goes on."""
     seen = Seen()
     seen.delay = 10
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         calls = [asyncio.create_task(session.fetch(account(sandbox), QUERY)) for _ in range(3)]
         await asyncio.sleep(1)
         for call in calls:
@@ -189,7 +205,7 @@ async def test_a_login_lasts_as_long_as_the_most_patient_allows() -> None:
     """A retry that is too late for the first caller is made for the second."""
     seen = Seen(token=[503])
     async with Sandbox(fault=seen) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             who = account(sandbox)
             hasty = asyncio.create_task(session.fetch(who, QUERY, timeout=4))
             patient = asyncio.create_task(session.fetch(who, QUERY, timeout=20))
@@ -220,7 +236,10 @@ async def test_a_login_that_fails_is_made_once_and_fails_for_all(
 ) -> None:
     """Every caller gets an error of its own, and the service one request."""
     seen = Seen(token=[answer] * 99)
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = account(sandbox)
 
         outcomes = await asyncio.gather(
@@ -236,7 +255,10 @@ async def test_a_login_that_fails_is_made_once_and_fails_for_all(
 async def test_a_login_that_failed_is_made_again_by_the_next_call() -> None:
     """A failure is not remembered."""
     seen = Seen(token=[401])
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         with pytest.raises(Unauthorized):
             await session.fetch(account(sandbox), QUERY)
 
@@ -248,7 +270,7 @@ async def test_a_throttled_login_waits_five_seconds(credentials: Any) -> None:
     """LivePerson asks for more patience with logins than with questions."""
     seen = Seen(token=[429], login=[429])
     async with Sandbox(fault=seen) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(Account(sandbox.account_ids[0], credentials), QUERY)
 
     assert 5 <= seen.times[1] - seen.times[0] < 5.5
@@ -258,7 +280,7 @@ async def test_a_failing_login_is_retried_like_any_request() -> None:
     """5, 10 and 15 seconds, and no more tries than that."""
     seen = Seen(token=[503] * 99)
     async with Sandbox(fault=seen) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             with pytest.raises(ServerError):
                 await session.fetch(account(sandbox), QUERY)
 
@@ -268,7 +290,10 @@ async def test_a_failing_login_is_retried_like_any_request() -> None:
 async def test_a_token_is_renewed_before_it_expires() -> None:
     """A minute before its end it is not used any more, and no request is refused for it."""
     seen = Seen()
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = account(sandbox)
         for at in [0, 3500, 3545, 3601, 3545 + 3545]:
             await asyncio.sleep(at - now())
@@ -282,7 +307,7 @@ async def test_a_short_lived_token_is_used_for_nine_tenths_of_its_life() -> None
     """A token that lives for less than the usual margin is not renewed at every call."""
     seen = Seen()
     async with Sandbox(fault=seen, token_lifetime=30) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             for at in [0, 10, 26, 28, 40]:
                 await asyncio.sleep(at - now())
                 await session.fetch(account(sandbox), QUERY)
@@ -294,7 +319,7 @@ async def test_a_token_s_life_begins_when_it_was_asked_for_last() -> None:
     """The waits of a login that was retried are not taken off its lifetime."""
     seen = Seen(token=[503, 503])
     async with Sandbox(fault=seen, token_lifetime=10) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), QUERY)
 
     assert 3 == seen.count("token")
@@ -304,7 +329,7 @@ async def test_a_token_that_ran_out_in_the_queue_is_renewed_in_turn() -> None:
     """A request that waited for longer than its token lives logs in again, and is not refused."""
     seen = Seen()
     async with Sandbox(fault=seen, token_lifetime=10) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = account(sandbox)
             async with asyncio.TaskGroup() as group:
                 turns_taken = [session.pacer(who).turn() for _ in range(50)]
@@ -326,7 +351,7 @@ async def test_a_login_in_turn_is_not_retried_twice_over(status: int) -> None:
     """What a login, made again in the request's turn, ends in, ends the call."""
     seen = Seen(msgconversation=[503])
     async with Sandbox(fault=seen, token_lifetime=4) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             call = asyncio.create_task(session.fetch(account(sandbox), QUERY, timeout=50))
             await asyncio.sleep(1)  # the token has run out when the retry after 5 seconds comes
             seen.answers["token"] = [status] * 99
@@ -344,7 +369,10 @@ async def test_a_login_in_turn_is_not_retried_twice_over(status: int) -> None:
 async def test_a_401_renews_the_login_and_the_call_is_tried_once_more(credentials: Any) -> None:
     """A token that the service forgot costs one refusal and no error."""
     seen = Seen()
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = Account(sandbox.account_ids[0], credentials)
         await session.fetch(who, QUERY)
         seen.answers["msgconversation"] = [401]
@@ -358,7 +386,10 @@ async def test_a_401_renews_the_login_and_the_call_is_tried_once_more(credential
 async def test_a_second_401_is_the_end() -> None:
     """What is refused with a new token is refused."""
     seen = Seen(msgconversation=[401] * 99)
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         with pytest.raises(Unauthorized):
             await session.fetch(account(sandbox), QUERY)
 
@@ -378,7 +409,7 @@ async def test_many_401_renew_the_login_once() -> None:
         return web.Response(status=401) if used == first[0] else None
 
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = account(sandbox)
 
             await asyncio.gather(*(session.fetch(who, QUERY) for _ in range(5)))
@@ -391,7 +422,7 @@ async def test_a_user_s_session_is_kept_alive_and_ended() -> None:
     """It is refreshed about every four minutes, never left to expire, and logged out on close."""
     seen = Seen()
     async with Sandbox(fault=seen) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = Account(sandbox.account_ids[0], USER)
             await session.fetch(who, QUERY)
             await asyncio.sleep(9 * 3600)
@@ -411,7 +442,10 @@ async def test_a_user_s_session_is_kept_alive_and_ended() -> None:
 async def test_a_session_that_cannot_be_refreshed_is_made_anew() -> None:
     """A refusal of the refresh costs the next call a login, and nothing else."""
     seen = Seen(refresh=[401])
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = Account(sandbox.account_ids[0], USER)
         await session.fetch(who, QUERY)
         await asyncio.sleep(250)
@@ -435,7 +469,7 @@ async def test_a_refresh_that_does_not_get_through_is_made_again() -> None:
             return None
 
         sandbox.fault = fault
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = Account(sandbox.account_ids[0], USER)
             await session.fetch(who, QUERY)
             await asyncio.sleep(500)
@@ -447,7 +481,10 @@ async def test_a_refresh_that_does_not_get_through_is_made_again() -> None:
 async def test_a_dropped_session_is_refreshed_no_more() -> None:
     """After a 401 the old session's refreshes end with it."""
     seen = Seen()
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = Account(sandbox.account_ids[0], USER)
         await session.fetch(who, QUERY)
         seen.answers["msgconversation"] = [401]
@@ -462,7 +499,10 @@ async def test_a_session_that_ran_out_is_replaced_and_logged_out() -> None:
     """A session too short to be refreshed is renewed by login; the old one is not left open."""
     short = {"bearer": "b", "csrf": "c", "sessionTTl": "60000"}
     seen = Seen(login=[short, short], msgconversation=[{}, {}], logout=[{}, {}])
-    async with Sandbox(fault=seen) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox(fault=seen) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = Account(sandbox.account_ids[0], USER)
         await session.fetch(who, QUERY)
         await asyncio.sleep(61)
@@ -476,7 +516,7 @@ async def test_a_logout_that_is_not_answered_does_not_hold_up_closing() -> None:
     """Closing takes half a second at the most, however many users there are."""
     seen = Seen()
     async with Sandbox(accounts=3, fault=seen) as sandbox:
-        session = ConversationSession(base_url=sandbox.url)
+        session = ConversationSession(coalesce=False, base_url=sandbox.url)
         async with session:
             for each in sandbox.account_ids:
                 await session.fetch(Account(each, USER), QUERY)
@@ -491,7 +531,7 @@ async def test_a_logout_that_is_refused_is_nobody_s_trouble(answer: int) -> None
     """Closing raises nothing."""
     seen = Seen(logout=[answer])
     async with Sandbox(fault=seen) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             await session.fetch(Account(sandbox.account_ids[0], USER), QUERY)
 
     assert 1 == seen.count("logout")
@@ -511,7 +551,7 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
         return response
 
     async with serving(service) as url:
-        async with ConversationSession(base_url=url) as session:
+        async with ConversationSession(coalesce=False, base_url=url) as session:
             for who in ("1", "2"):
                 await session.fetch(Account(who, USER), QUERY)
 
@@ -529,7 +569,9 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
 async def test_a_user_s_login_refuses_a_session_that_keeps_cookies() -> None:
     """It would mix the users up; what to change is said."""
     async with aiohttp.ClientSession() as http:
-        async with ConversationSession(http=http, base_url="http://localhost") as session:
+        async with ConversationSession(
+            coalesce=False, http=http, base_url="http://localhost"
+        ) as session:
             with pytest.raises(ConfigurationError, match="DummyCookieJar"):
                 await session.fetch(Account("1", USER), QUERY)
 
@@ -596,7 +638,10 @@ def test_an_api_key_without_its_extra_says_what_to_install() -> None:
 
 async def test_a_login_is_shared_between_equal_accounts_and_not_between_others() -> None:
     """Equal id and credentials are one login; other credentials are another."""
-    async with Sandbox() as sandbox, ConversationSession(base_url=sandbox.url) as session:
+    async with (
+        Sandbox() as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
         who = sandbox.account_ids[0]
         await session.fetch(Account(who, ClientCredentials(CLIENT_ID, CLIENT.client_secret)), QUERY)
         await session.fetch(Account(who, CLIENT), QUERY)
@@ -614,7 +659,7 @@ async def test_a_login_in_flight_ends_with_the_session() -> None:
     seen.delay = 2
     jar = aiohttp.DummyCookieJar()
     async with Sandbox(fault=seen) as sandbox, aiohttp.ClientSession(cookie_jar=jar) as http:
-        async with ConversationSession(base_url=sandbox.url, http=http) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, http=http) as session:
             call = asyncio.create_task(
                 session.fetch(Account(sandbox.account_ids[0], USER), QUERY, timeout=None)
             )

@@ -74,7 +74,7 @@ async def scene(
         world.delay = delay
         if failures:
             world.sandbox.fail_next(failures)
-        async with ConversationSession(http=world.http, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, http=world.http, retry=EVEN) as session:
             account = Account(world.sandbox.account_ids[0], credentials)
             if queue:  # a token of the bucket is taken: the call has to wait for the next one
                 async with session.pacer(account).turn():
@@ -321,7 +321,7 @@ async def test_while_the_body_is_read() -> None:
     async with (
         serving(half) as url,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=ONE)) as http,
-        ConversationSession(http=http, base_url=url) as session,
+        ConversationSession(coalesce=False, http=http, base_url=url) as session,
     ):
         who = Account("1", BEARER)
         with anyio.move_on_after(5) as scope:

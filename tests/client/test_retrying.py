@@ -1,5 +1,3 @@
-# ruff: noqa: SIM117 - a session stands inside its server, and shows it
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -76,7 +74,7 @@ async def test_a_failure_is_repeated_after_5_10_and_15_seconds(
     """Three failures of the service or the connection cost thirty seconds, and no error."""
     fault, came = failing(3, answer)
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), query)
 
     assert_waited([5, 10, 15], came)
@@ -91,7 +89,7 @@ async def test_the_fourth_failure_is_the_last(
     """After three retries the call fails, with what happened last."""
     fault, came = failing(99, answer)
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             with pytest.raises(error):
                 await session.fetch(account(sandbox), QUERY, timeout=None)
 
@@ -102,7 +100,7 @@ async def test_what_nobody_listens_on_is_tried_as_often() -> None:
     """A connection refused is a connection fault."""
     async with Sandbox() as sandbox:
         url = sandbox.url
-    async with ConversationSession(base_url=url, retry=EVEN) as session:
+    async with ConversationSession(coalesce=False, base_url=url, retry=EVEN) as session:
         began = now()
         with pytest.raises(ConnectionFailed, match="account 1: "):
             await session.fetch(Account("1", BEARER), QUERY)
@@ -115,7 +113,9 @@ async def test_the_waits_are_yours_to_set() -> None:
     fault, came = failing(99, unavailable)
     async with Sandbox(fault=fault) as sandbox:
         policy = RetryPolicy(waits=(1, 40), jitter=0)
-        async with ConversationSession(base_url=sandbox.url, retry=policy) as session:
+        async with ConversationSession(
+            coalesce=False, base_url=sandbox.url, retry=policy
+        ) as session:
             with pytest.raises(ServerError):
                 await session.fetch(account(sandbox), QUERY, timeout=100)
 
@@ -127,7 +127,9 @@ async def test_no_waits_are_no_retries() -> None:
     fault, came = failing(99, unavailable)
     async with Sandbox(fault=fault) as sandbox:
         policy = RetryPolicy(waits=())
-        async with ConversationSession(base_url=sandbox.url, retry=policy) as session:
+        async with ConversationSession(
+            coalesce=False, base_url=sandbox.url, retry=policy
+        ) as session:
             with pytest.raises(ServerError):
                 await session.fetch(account(sandbox), QUERY)
 
@@ -138,7 +140,7 @@ async def test_waits_have_jitter() -> None:
     """By default a wait is up to a tenth longer, and never shorter."""
     fault, came = failing(3, unavailable)
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             await session.fetch(account(sandbox), QUERY)
 
     for least, actual in zip([5, 10, 15], gaps(came), strict=True):
@@ -150,7 +152,7 @@ async def test_any_other_refusal_is_never_repeated(status: int) -> None:
     """What is not 429 or 5xx would be refused again."""
     fault, came = failing(99, lambda: web.Response(status=status))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             with pytest.raises(ApiError) as caught:
                 await session.fetch(Account(sandbox.account_ids[0], BEARER), QUERY)
 
@@ -163,7 +165,7 @@ async def test_a_throttled_request_waits_a_second_at_least(query: ConversationQu
     """After 429 without Retry-After it is repeated, and not sooner than LivePerson asks."""
     fault, came = failing(2, lambda: web.Response(status=429))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), query)
 
     assert 2 == len(gaps(came))
@@ -180,7 +182,7 @@ async def test_throttling_is_not_counted_as_failure() -> None:
         return web.Response(status=statuses.pop(0)) if failed else None
 
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), QUERY, timeout=None)
 
     assert [] == statuses
@@ -190,7 +192,7 @@ async def test_throttling_is_not_counted_as_failure() -> None:
 async def test_retry_after_wins_where_it_asks_for_longer(*, as_date: bool) -> None:
     """The sandbox asks for 30 seconds; the request comes again then, and not before."""
     async with Sandbox(rate=0.1, retry_after=30, retry_after_date=as_date) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             who = account(sandbox)
             await session.fetch(who, QUERY)
             began = now()
@@ -218,7 +220,7 @@ async def test_a_date_is_counted_from_the_server_s_date(value: str) -> None:
 
     async with (
         serving(throttled_once) as url,
-        ConversationSession(base_url=url, retry=EVEN) as session,
+        ConversationSession(coalesce=False, base_url=url, retry=EVEN) as session,
     ):
         await session.fetch(Account("1", BEARER), QUERY)
 
@@ -230,7 +232,7 @@ async def test_a_retry_after_that_makes_no_sense_is_ignored(value: str) -> None:
     """Garbage and negative numbers leave the wait as it is."""
     fault, came = failing(1, lambda: web.Response(status=429, headers={"Retry-After": value}))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), QUERY)
 
     assert 1 <= gaps(came)[0] < 5
@@ -240,7 +242,7 @@ async def test_a_shorter_retry_after_does_not_shorten_the_wait() -> None:
     """``Retry-After: 0`` is no licence to come back at once."""
     fault, came = failing(1, lambda: web.Response(status=503, headers={"Retry-After": "0"}))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), QUERY)
 
     assert_waited([5], came)
@@ -250,7 +252,7 @@ async def test_a_failing_service_may_ask_for_longer_too() -> None:
     """Retry-After counts after 503 as well."""
     fault, came = failing(1, lambda: web.Response(status=503, headers={"Retry-After": "42"}))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             await session.fetch(account(sandbox), QUERY)
 
     assert_waited([42], came)
@@ -261,7 +263,7 @@ async def test_an_unreasonable_retry_after_ends_the_call_at_once(asked: str) -> 
     """Above 120 seconds it is the caller's to decide: the error carries the value."""
     fault, came = failing(1, lambda: web.Response(status=429, headers={"Retry-After": asked}))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             began = now()
             with pytest.raises(RateLimited) as caught:
                 await session.fetch(account(sandbox), QUERY, timeout=None)
@@ -281,7 +283,7 @@ async def test_an_unreasonable_date_ends_the_call_at_once() -> None:
         return throttled if is_metrics(request) else None
 
     async with Sandbox(fault=fault, clock=clock) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             with pytest.raises(RateLimited) as caught:
                 await session.fetch(account(sandbox), QUERY, timeout=None)
 
@@ -292,7 +294,7 @@ async def test_the_ceiling_itself_is_waited() -> None:
     """120 seconds are not above 120 seconds."""
     fault, came = failing(1, lambda: web.Response(status=429, headers={"Retry-After": "120"}))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             await session.fetch(account(sandbox), QUERY, timeout=None)
 
     assert 120 <= gaps(came)[0]
@@ -309,7 +311,7 @@ async def test_a_throttled_account_does_not_slow_the_others() -> None:
 
         began = now()
         sandbox.fault = fault
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             waiting = asyncio.create_task(session.fetch(slow, QUERY))
             for _ in range(5):
                 await session.fetch(free, QUERY)
@@ -325,7 +327,7 @@ async def test_a_throttled_account_does_not_slow_the_others() -> None:
 
 async def test_one_pacer_serves_an_account_however_it_is_written() -> None:
     """Two Account objects with one id share the account's pace, since the service counts so."""
-    session = ConversationSession(base_url="http://localhost")
+    session = ConversationSession(coalesce=False, base_url="http://localhost")
 
     assert session.pacer(Account("1", CLIENT)) is session.pacer(Account("1", BEARER, host="h"))
     assert session.pacer(Account("1", CLIENT)) is not session.pacer(Account("2", CLIENT))
@@ -354,7 +356,7 @@ async def test_a_wait_that_would_overrun_the_timeout_is_not_begun(
     """The call fails at once with the last error, and not after sleeping."""
     fault, came = failing(99, answer)
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url, retry=EVEN) as session:
             began = now()
             with pytest.raises(error):
                 await session.fetch(account(sandbox), QUERY, timeout=timeout)
@@ -373,7 +375,7 @@ async def test_the_timeout_covers_login_and_request(part: str) -> None:
         return None
 
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             began = now()
             with pytest.raises(DeadlineExceeded) as caught:
                 await session.fetch(account(sandbox), QUERY, timeout=7)
@@ -385,7 +387,7 @@ async def test_the_timeout_covers_login_and_request(part: str) -> None:
 async def test_a_queue_too_long_for_the_timeout_fails_at_once() -> None:
     """Who would wait in vain is told so, and does not stand in the queue."""
     async with Sandbox(latency=5) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = account(sandbox)
             await session.fetch(who, QUERY)
             busy = [asyncio.create_task(session.fetch(who, QUERY, timeout=None)) for _ in range(40)]
@@ -405,7 +407,7 @@ async def test_an_account_that_refuses_everything_fails_as_soon_as_waiting_is_in
     """When its pace forbids another try in time, the call ends there, with the refusal."""
     fault, _ = failing(10**6, lambda: web.Response(status=429))
     async with Sandbox(fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             for timeout in (20, 20, 1.5):
                 began = now()
                 with pytest.raises((RateLimited, DeadlineExceeded)) as caught:
@@ -418,7 +420,7 @@ async def test_an_account_that_refuses_everything_fails_as_soon_as_waiting_is_in
 async def test_no_timeout_waits_as_long_as_it_takes() -> None:
     """An hour is not too long for who said None."""
     async with Sandbox(latency=3600) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             began = now()
             await session.fetch(account(sandbox), QUERY, timeout=None)
 
@@ -428,7 +430,7 @@ async def test_no_timeout_waits_as_long_as_it_takes() -> None:
 async def test_by_default_a_minute_is_allowed() -> None:
     """A call that nobody limited ends all the same."""
     async with Sandbox(latency=3600) as sandbox:
-        async with ConversationSession(base_url=sandbox.url) as session:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             with pytest.raises(DeadlineExceeded, match=r"timeout 60 s"):
                 await session.fetch(account(sandbox), QUERY)
 
@@ -436,6 +438,6 @@ async def test_by_default_a_minute_is_allowed() -> None:
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 async def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
     """Zero or less seconds cannot be meant."""
-    async with ConversationSession(base_url="http://localhost") as session:
+    async with ConversationSession(coalesce=False, base_url="http://localhost") as session:
         with pytest.raises(ConfigurationError, match="timeout"):
             await session.fetch(Account("1", BEARER), QUERY, timeout=timeout)

@@ -1,5 +1,3 @@
-# ruff: noqa: SIM117 - a session stands inside its server, and shows it
-
 import asyncio
 import gzip
 import tracemalloc

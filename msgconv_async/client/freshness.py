@@ -1,0 +1,43 @@
+"""Answers used again for a while, though never across a five-minute edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable
+
+from msgconv_async.client.transport import Answer
+from msgconv_async.protocol.buckets import ceil
+
+_MARGIN = 0.5
+"""Seconds: the instant of an answer is only known to the whole second."""
+
+
+class FreshAnswers:
+    """Keeps answers by question, each until it is no longer fresh, and no longer.
+
+    Args:
+        seconds: How long an answer may be used again; 0 keeps none.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._kept: dict[Hashable, tuple[Answer, asyncio.TimerHandle]] = {}
+
+    def get(self, question: Hashable) -> Answer | None:
+        """Return the answer to a question, if it is still fresh."""
+        kept = self._kept.get(question)
+        return None if kept is None else kept[0]
+
+    def keep(self, question: Hashable, answer: Answer) -> None:
+        """Keep an answer; the edge that ends it is one of the server's clock, which it carries."""
+        to_edge = (ceil(answer.at) - answer.at).total_seconds() - _MARGIN
+        seconds = min(self._seconds, to_edge)
+        if seconds > 0 and question not in self._kept:
+            timer = asyncio.get_running_loop().call_later(seconds, self._kept.pop, question)
+            self._kept[question] = answer, timer
+
+    def close(self) -> None:
+        """Forget them all."""
+        for _, timer in self._kept.values():
+            timer.cancel()
+        self._kept.clear()
