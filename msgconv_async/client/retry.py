@@ -8,6 +8,7 @@ retries, 5, 10 and 15 seconds later; any other 4xx never. ``Retry-After`` (RFC 9
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import random
@@ -148,6 +149,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     return None if date is None else max(0.0, (date - now).total_seconds())
 
 
+@functools.lru_cache(maxsize=16)  # a busy client reads the same second's date again and again
 def parse_http_date(value: str | None) -> datetime | None:
     """Read an HTTP date (RFC 9110, section 5.6.7) as an aware datetime; None if it is not one."""
     try:

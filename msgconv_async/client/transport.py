@@ -42,7 +42,7 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A successful answer, read to its end; the cookies as the service spelled them."""
+    """A successful answer, read to its end; a login's cookies as the service spelled them."""
 
     body: bytes
     at: datetime
@@ -99,7 +99,7 @@ class Transport:
                 raise_for_status=False,
             ) as response:
                 if response.status == 200:  # noqa: PLR2004 - the only success there is
-                    return await self._answer(response, account_id)
+                    return await self._answer(response, account_id, login=login)
                 failure = await _refusal(response, account_id, secrets, login=login)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = errors.ConnectionFailed(_describe(error), account_id=account_id)
@@ -109,14 +109,18 @@ class Transport:
             failure = errors.SessionUnusable("the aiohttp session is closed")
         raise failure
 
-    async def _answer(self, response: aiohttp.ClientResponse, account_id: str) -> Answer:
+    async def _answer(
+        self, response: aiohttp.ClientResponse, account_id: str, *, login: bool
+    ) -> Answer:
         body, whole = await _read(response, self._max_body)
         if not whole:
             raise errors.UnexpectedResponse(
                 f"the answer is larger than the limit of {self._max_body} bytes",
                 account_id=account_id,
             )
-        cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
+        cookies: dict[str, str] = {}
+        if login:
+            cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
         return Answer(body, _asked_at(response), cookies)
 
 
