@@ -31,6 +31,7 @@ _METRICS = "/operations/api/account/{account}/msgconversation"
 _ACCOUNT = "/api/account/{account}"
 _SESSION_COOKIE = "Session_id"
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_TOO_MANY = 429
 _LARGEST_BODY = 16 * 1024 * 1024
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -138,19 +139,26 @@ class Service:
         except Unauthorized as refusal:
             return _refusal(401, refusal, _CHALLENGE)
         except Throttled as refusal:
-            wait = self._retry_after
-            return _refusal(
-                429, refusal, {"Retry-After": wait.header(self._clock())} if wait else {}
-            )
+            return _refusal(_TOO_MANY, refusal, self._come_back())
         except web.HTTPClientError as refusal:
             allow = refusal.headers.get("Allow")
             return _refusal(refusal.status, refusal.reason, {"Allow": allow} if allow else {})
+
+    def _come_back(self) -> dict[str, str]:
+        """The header of a 429, if the sandbox is to send one."""
+        wait = self._retry_after
+        return {"Retry-After": wait.header(self._clock())} if wait else {}
 
     async def _metrics(self, request: web.Request) -> web.Response:
         account_id = request.match_info["account"]
         failures = self.failures[account_id] or self.failures[None]
         if failures:
-            return _refusal(failures.popleft(), "this failure was asked for")
+            status = failures.popleft()
+            return _refusal(
+                status,
+                "this failure was asked for",
+                self._come_back() if status == _TOO_MANY else {},
+            )
         try:
             with self._throttle.slot(account_id):
                 self._credentials.check(

@@ -200,11 +200,20 @@ class Sandbox:
     ) -> None:
         """Answer the next metrics requests with a status, whatever they ask and bring.
 
+        A 429 asks to come back when the sandbox's ``retry_after`` says.
+
         Args:
             times: How many requests.
             status: The HTTP status.
             account_id: Of this account only; None for whichever come.
+
+        Raises:
+            ConfigurationError: ``times`` is not 1 or more, or the status is none of a failure.
         """
+        if times < 1:
+            raise ConfigurationError(f"times={times}: it must be 1 or more")
+        if not 400 <= status <= 599:  # noqa: PLR2004 - RFC 9110, section 15
+            raise ConfigurationError(f"status={status}: it must be a failure's, 400 to 599")
         self._service.failures[account_id].extend([status] * times)
 
     def resolved(self, account_id: str, start: datetime, end: datetime) -> list[Conversation]:

@@ -9,9 +9,10 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 import pytest
 
+from msgconv_async.errors import ConfigurationError
 from msgconv_async.sandbox import Sandbox
 from msgconv_async.sandbox.throttle import Throttle, Throttled
-from tests.sandbox.conftest import metrics_url
+from tests.sandbox.conftest import Ask, metrics_url
 
 Bearer = Callable[..., Awaitable[dict[str, str]]]
 QUERY = {"v": "1", "timeframe": "5"}
@@ -163,3 +164,20 @@ async def test_a_burst_passes_at_once_and_comes_back_at_the_rate() -> None:
     assert 1 == await refused(throttle, 3, 0)
     await asyncio.sleep(60)
     assert 3 == await refused(throttle, 8, 0)
+
+
+async def test_a_throttling_that_was_asked_for_says_when_to_come_back(ask: Ask) -> None:
+    """As one does that a limit brought about; another failure says nothing of the kind."""
+    async with Sandbox(retry_after=7) as sandbox:
+        sandbox.fail_next(1, status=429)
+        sandbox.fail_next(1, status=503)
+        throttled, failed = await ask(sandbox), await ask(sandbox)
+    assert (429, "7") == (throttled.status, throttled.headers["Retry-After"])
+    assert 503 == failed.status
+    assert "Retry-After" not in failed.headers
+
+
+@pytest.mark.parametrize("wrong", [{"times": 0}, {"status": 200}, {"status": 302}])
+async def test_a_failure_that_is_none_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        Sandbox().fail_next(**wrong)

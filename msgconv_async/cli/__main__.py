@@ -1,7 +1,0 @@
-"""``python -m msgconv_async.cli``."""
-
-import sys
-
-from msgconv_async.cli import main
-
-sys.exit(main())
