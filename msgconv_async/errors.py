@@ -30,7 +30,7 @@ class InvalidQuery(MsgConvError, ValueError):
     """A question that the server would refuse. It is never sent.
 
     Attributes:
-        parameter: The API's name of the parameter at fault, such as ``"interval"``.
+        parameter: The parameter of `ConversationQuery` at fault, such as ``"skill_ids"``.
         value: The value that was given; after pickling, its text if it does not pickle.
     """
 

@@ -1,7 +1,5 @@
 """Whom to ask about, and how to be let in."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import KW_ONLY, dataclass
 

@@ -5,8 +5,6 @@ users, and OAuth 1.0 API keys (RFC 5849, HMAC-SHA1), which LivePerson ended on 2
 old accounts and private clouds still use.
 """
 
-from __future__ import annotations
-
 import abc
 import math
 import re

@@ -5,8 +5,6 @@ comes back starts on a five-minute edge at or before the asked start, and its in
 five-minute edges (API page: introduction, and the notes to ``timestamp``). All times are UTC.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 

@@ -3,8 +3,6 @@
 The rules and the names on the wire are those of the API page's parameter table.
 """
 
-from __future__ import annotations
-
 import contextlib
 import operator
 import re
@@ -76,15 +74,15 @@ class ConversationQuery:
                 "timeframe", timeframe, f"it must be 1 to {MAX_TIMEFRAME} minutes (24 hours)"
             )
         interval = None if self.interval is None else _interval(self.interval, timeframe)
-        version = _whole("v", self.version)
+        version = _whole("version", self.version)
         if version < 1:
-            raise InvalidQuery("v", version, "the API's version must be 1 or more")
+            raise InvalidQuery("version", version, "the API's version must be 1 or more")
         checked = {
             "timeframe": timeframe,
             "interval": interval,
-            "skill_ids": _ids("skillIds", self.skill_ids),
-            "agent_ids": _ids("agentIds", self.agent_ids),
-            "group_ids": _ids("groupIds", self.group_ids),
+            "skill_ids": _ids("skill_ids", self.skill_ids),
+            "agent_ids": _ids("agent_ids", self.agent_ids),
+            "group_ids": _ids("group_ids", self.group_ids),
             "version": version,
         }
         for name, value in checked.items():
@@ -170,5 +168,9 @@ def _id(parameter: str, value: Any) -> int:
         with contextlib.suppress(TypeError):
             number = operator.index(value)
     if number is None or not -(2**63) <= number < 2**63:
-        raise InvalidQuery(parameter, value, 'ids must be 64-bit integers, or the word "all"')
+        raise InvalidQuery(
+            parameter,
+            value,
+            'an id must be a 64-bit integer; give several as a list, and all as the word "all"',
+        )
     return number

@@ -6,8 +6,6 @@ those names (a member spelled the API page's other way, an unknown member, a nul
 the long one: decode to plain objects, keep the known members under their usual names, convert.
 """
 
-from __future__ import annotations
-
 import functools
 from datetime import UTC, datetime, timedelta
 from types import UnionType

@@ -69,11 +69,12 @@ not_whole = pytest.mark.parametrize(
 
 @not_whole
 @pytest.mark.parametrize(
-    ("name", "parameter"), [("timeframe", "timeframe"), ("interval", "interval"), ("version", "v")]
+    ("name", "parameter"),
+    [("timeframe", "timeframe"), ("interval", "interval"), ("version", "version")],
 )
 def test_what_is_not_a_whole_number_is_refused(name: str, parameter: str, value: object) -> None:
     """Minutes and versions are ints: no truth value, float or text is read as one."""
-    error = refusal(parameter, **{name: value})
+    error = refusal(name, **{name: value})
 
     assert value is error.value
     assert "whole number" in str(error)
@@ -134,7 +135,7 @@ def test_an_interval_is_taken_exactly_where_the_rules_allow_it(
 @pytest.mark.parametrize("version", [0, -1])
 def test_a_version_below_one_is_refused(version: int) -> None:
     """The API counts its versions from 1."""
-    assert version == refusal("v", version=version).value
+    assert version == refusal("version", version=version).value
 
 
 id_parameters = pytest.mark.parametrize(
@@ -147,7 +148,7 @@ id_parameters = pytest.mark.parametrize(
 @pytest.mark.parametrize("empty", [(), [], set(), iter(())])
 def test_no_ids_at_all_are_refused(name: str, parameter: str, empty: Iterable[int]) -> None:
     """An empty list is more likely a mistake than a wish for everything; the message says both."""
-    error = refusal(parameter, **{name: empty})
+    error = refusal(name, **{name: empty})
 
     assert '"all"' in str(error)
 
@@ -189,18 +190,18 @@ BAD_IDS: dict[str, Any] = {
 @pytest.mark.parametrize("bad", BAD_IDS.values(), ids=BAD_IDS)
 def test_what_is_not_an_id_is_refused(name: str, parameter: str, bad: object) -> None:
     """Alone or among good ones, what the service would not read as a long is named and refused."""
-    alone = refusal(parameter, **{name: bad})
-    among = refusal(parameter, **{name: [4, bad, 15]})
+    alone = refusal(name, **{name: bad})
+    among = refusal(name, **{name: [4, bad, 15]})
 
     assert bad is alone.value
     assert bad is among.value
-    assert "64-bit integers" in str(alone)
+    assert "64-bit integer" in str(alone)
 
 
 @pytest.mark.parametrize("bad", [None, {}, [4], "all", object()])
 def test_what_is_not_an_id_is_refused_among_ids(bad: object) -> None:
     """What would be understood alone, or nowhere, is no id in a list of ids."""
-    assert bad is refusal("skillIds", skill_ids=[4, bad]).value
+    assert bad is refusal("skill_ids", skill_ids=[4, bad]).value
 
 
 # -- What is taken --------------------------------------------------------------------------------
