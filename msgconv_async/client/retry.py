@@ -5,8 +5,6 @@ retries, 5, 10 and 15 seconds later; any other 4xx never. ``Retry-After`` (RFC 9
 10.2.3) wins where it asks for longer. Every request here only reads, so each may be repeated.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import logging
@@ -23,11 +21,13 @@ from msgconv_async.errors import (
     ApiError,
     ConfigurationError,
     ConnectionFailed,
+    MsgConvError,
     RateLimited,
     ServerError,
 )
 
 T = TypeVar("T")
+E = TypeVar("E", bound=MsgConvError)
 
 _LOG = logging.getLogger("msgconv_async")
 _SECONDS = re.compile(r"[0-9]+", re.ASCII)
@@ -121,13 +121,28 @@ async def retrying(
         except (RateLimited, ServerError, ConnectionFailed) as error:
             asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
             least = throttle_wait if isinstance(error, RateLimited) else next(waits, None)
-            if least is None or asked > policy.retry_after_ceiling:
+            if least is None:
                 raise
+            if asked > policy.retry_after_ceiling:
+                raise _explained(
+                    error,
+                    f"it asks to wait {asked:g} s, more than the policy's"
+                    f" {policy.retry_after_ceiling:g} s",
+                ) from None
             wait = max(policy.lengthened(least), asked)
             if asyncio.get_running_loop().time() + max(wait, eta()) >= deadline.at:
-                raise
-            _LOG.info("%s; again in %.1f s", error, wait)
+                raise _explained(
+                    error, f"another try in {wait:.1f} s would be past the timeout"
+                ) from None
+            level = logging.INFO if isinstance(error, RateLimited) else logging.WARNING
+            _LOG.log(level, "%s; again in %.1f s", error, wait)
         await asyncio.sleep(wait)
+
+
+def _explained(error: E, why: str) -> E:
+    """Add to an error why it is the last one."""
+    error.args = (f"{error.args[0]}; {why}",)
+    return error
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

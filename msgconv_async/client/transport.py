@@ -24,6 +24,7 @@ of 10 skills and 20 agents is 40 MB."""
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
 _EXCERPT = 200
+_SHORT = 4
 _HALF_A_SECOND = timedelta(seconds=0.5)
 _ERROR_BODY = 64 * 1024
 _STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
@@ -174,9 +175,10 @@ async def _refusal(
 
 def _excerpt(body: bytes, secrets: Iterable[str]) -> str:
     text = body.decode(errors="replace")
-    for spelling in sorted(
-        {each for secret in secrets for each in _spellings(secret)}, key=len, reverse=True
-    ):
+    spellings = {each for secret in secrets for each in _spellings(secret)}
+    if any(len(each) < _SHORT and each in text for each in spellings):
+        return ""  # to blank out a letter here and there would show it, and spoil the rest
+    for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, "***")
     text = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
     return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
@@ -203,17 +205,21 @@ def _asked_at(response: aiohttp.ClientResponse) -> datetime:
     return datetime.now(UTC) if date is None else date + _HALF_A_SECOND
 
 
+_FAULTS: tuple[tuple[type[BaseException], str], ...] = (
+    (aiohttp.ServerDisconnectedError, "the server disconnected"),
+    (aiohttp.SocketTimeoutError, "no answer in time"),
+    (TimeoutError, "no connection in time"),
+    (aiohttp.ClientPayloadError, "the connection broke before the answer was whole"),
+    (aiohttp.ClientResponseError, "the answer was not HTTP"),
+)
+"""Not all of aiohttp's texts are fit to be shown: a server that hangs up in the middle of its
+headers is described by these headers, cookies included."""
+
+
 def _describe(error: BaseException) -> str:
-    # Not all of aiohttp's texts are fit to be shown: a server that hangs up in the middle of its
-    # headers is described by these headers, cookies included.
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server disconnected"
-    if isinstance(error, aiohttp.SocketTimeoutError):
-        return "no answer in time"
-    if isinstance(error, TimeoutError):
-        return "no connection in time"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the connection broke before the answer was whole"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return "the answer was not HTTP"
+    for kind, text in _FAULTS:
+        if isinstance(error, kind):
+            return text
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror}"
     return str(error) or type(error).__name__
