@@ -148,11 +148,11 @@ class Fetch:
         return [account.id for account in self.accounts]
 
 
-def log_to_stderr() -> None:
-    """Say what the library logs, such as every retry."""
+def log_to_stderr(level: int) -> None:
+    """Say what the library logs: failures that it waits for, and from INFO on every throttling."""
     logger = logging.getLogger("msgconv_async")
     logger.addHandler(_Complaints())
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
 
 
 class _Complaints(logging.Handler):

@@ -77,7 +77,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a command line as a process of its own."""
     return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-W", "error", "-m", "msgconv_async.cli", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-m", "msgconv_async", *map(str, arguments)],
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=clean_environment(**environment),

@@ -296,7 +296,7 @@ def test_a_signal_ends_it_quietly_and_leaves_no_file_behind(
 
 def test_a_closed_stdout_is_no_traceback(sandbox: str) -> None:
     """Nobody reads it, and that is the caller's choice."""
-    command = f"{sys.executable} -m msgconv_async.cli fetch 71 --timeframe 5 --base-url {sandbox}"
+    command = f"{sys.executable} -m msgconv_async fetch 71 --timeframe 5 --base-url {sandbox}"
     done = subprocess.run(  # noqa: S603 - our own command
         ["/bin/sh", "-c", f"{command} 2>&1 >&-"],
         env=clean_environment(),
@@ -318,7 +318,7 @@ def test_a_table_is_legible_in_any_encoding(sandbox: str, encoding: str) -> None
 def test_in_a_terminal_tables_are_set_off_and_progress_goes_away(sandbox: str) -> None:
     """Escape codes are for terminals, and none of them is left in the way of what follows."""
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "msgconv_async.cli", "fetch", "71", "72"]
+    command = [sys.executable, "-m", "msgconv_async", "fetch", "71", "72"]
     with subprocess.Popen(  # noqa: S603 - our own command
         [*command, "--timeframe", "10", "--base-url", sandbox],
         stdin=follower,
