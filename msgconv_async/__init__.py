@@ -1,8 +1,11 @@
 """The asyncio client for LivePerson's Messaging Conversation metrics."""
 
 from msgconv_async.client.account import Account
+from msgconv_async.client.accounts import read_accounts
 from msgconv_async.client.auth import ApiKey, BearerToken, ClientCredentials, UserLogin
+from msgconv_async.client.checkpoint import Checkpoint, ClosedBucket, Failure, Gap
 from msgconv_async.client.fanout import Outcome
+from msgconv_async.client.follow import Following
 from msgconv_async.client.retry import RetryPolicy
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import (
@@ -39,7 +42,9 @@ __all__ = [
     "ApiKey",
     "BadRequest",
     "BearerToken",
+    "Checkpoint",
     "ClientCredentials",
+    "ClosedBucket",
     "ConfigurationError",
     "ConnectionFailed",
     "ConversationMetrics",
@@ -47,6 +52,9 @@ __all__ = [
     "ConversationReport",
     "ConversationSession",
     "DeadlineExceeded",
+    "Failure",
+    "Following",
+    "Gap",
     "Interval",
     "InvalidQuery",
     "MsgConvError",
@@ -62,6 +70,7 @@ __all__ = [
     "UnexpectedResponse",
     "UserLogin",
     "decode_report",
+    "read_accounts",
 ]
 
 for _name in __all__:

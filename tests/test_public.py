@@ -4,9 +4,11 @@ import functools
 import importlib.resources
 import inspect
 import pickle
+import pydoc
 import re
 import subprocess
 import sys
+import typing
 
 import pytest
 
@@ -20,7 +22,9 @@ PUBLIC = {
     "ApiKey",
     "BadRequest",
     "BearerToken",
+    "Checkpoint",
     "ClientCredentials",
+    "ClosedBucket",
     "ConfigurationError",
     "ConnectionFailed",
     "ConversationMetrics",
@@ -28,6 +32,9 @@ PUBLIC = {
     "ConversationReport",
     "ConversationSession",
     "DeadlineExceeded",
+    "Failure",
+    "Following",
+    "Gap",
     "Interval",
     "InvalidQuery",
     "MsgConvError",
@@ -43,6 +50,7 @@ PUBLIC = {
     "UnexpectedResponse",
     "UserLogin",
     "decode_report",
+    "read_accounts",
 }
 
 
@@ -143,3 +151,11 @@ def _python(program: str) -> str:
     )
     assert "" == done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_annotations_of_public_names_resolve(name: str) -> None:
+    """Whoever reads them at run time can: help(), web frameworks, schema generators."""
+    value = getattr(msgconv_async, name)
+    typing.get_type_hints(value)
+    assert pydoc.render_doc(value)

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from msgconv_async import Checkpoint
 from msgconv_async.sandbox import Sandbox
 
 README = Path(__file__).parents[1] / "README.md"
@@ -63,6 +64,7 @@ def test_every_program_is_run_here() -> None:
         "A question",
         "In a web service",
         "Many accounts",
+        "Following over time",
         "ETL",
         "The sandbox as a test double",
     ]
@@ -97,6 +99,24 @@ async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox
     assert sorted(sandbox.account_ids) == sorted(
         line.split()[0] for line in lines if "f" not in line
     )
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_following_hands_out_a_day_and_stores_where_it_stands(tmp_path: Path) -> None:
+    """It has no end of its own: after a while it is stopped, and what it stored can be read."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-c", PROGRAMS["Following over time"]),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines = [await asyncio.wait_for(process.stdout.readline(), 30) for _ in range(300)]
+    process.terminate()
+    await process.communicate()
+    assert [b"new"] * 300 == [line.split()[-1] for line in lines]
+    assert 300 == len({tuple(line.split()[:3]) for line in lines})
+    stored = Checkpoint.from_json((tmp_path / "checkpoint.json").read_bytes())
+    assert stored.to_json()
 
 
 @pytest.mark.usefixtures("sandbox")

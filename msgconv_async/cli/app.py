@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -42,7 +43,7 @@ def _whole(_type: object, tokens: Sequence[Token]) -> int:
 
 _Whole = Annotated[int, Parameter(converter=_whole)]
 _WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
-_OPTIONS = {"skillIds": "--skills", "agentIds": "--agents", "groupIds": "--groups"}
+_OPTIONS = {"skill_ids": "--skills", "agent_ids": "--agents", "group_ids": "--groups"}
 _Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 
 
@@ -194,7 +195,7 @@ async def fetch(
     timeout
         Seconds for each account: queue, login, waits and retries.
     verbose
-        Tell on stderr of every retry.
+        Tell on stderr of every throttled request as well, not of failures alone.
     """
     from msgconv_async.cli.credentials import find  # noqa: PLC0415
     from msgconv_async.cli.fetch import Fetch, log_to_stderr  # noqa: PLC0415
@@ -211,10 +212,51 @@ async def fetch(
     session = ConversationSession(base_url=base_url)
     credentials, note = find(client_id, username, base_url)
     accounts = [Account(each, credentials) for each in dict.fromkeys(account)]
-    if verbose:
-        log_to_stderr()
+    log_to_stderr(logging.INFO if verbose else logging.WARNING)
     command = Fetch(accounts, query, timeout=timeout, format=format, note=note)
     return await command.run(session, output)
+
+
+@app.command
+async def watch(
+    account: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    /,
+    *,
+    accounts: Path | None = None,
+    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None,
+    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None,
+    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None,
+) -> int:
+    """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
+
+    In a terminal, a table that is redrawn in place; elsewhere a line for each closed bucket.
+    Secrets come from the environment only, as for "msgconv fetch", or as the accounts file says.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    accounts
+        A file of accounts and how each is let in, such as accounts.toml, in their place.
+    base_url
+        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
+    client_id
+        The client id of OAuth 2.0 client credentials.
+    username
+        The name of a user to log in as.
+    """
+    from msgconv_async.cli.credentials import find  # noqa: PLC0415
+    from msgconv_async.cli.watch import Watch  # noqa: PLC0415
+    from msgconv_async.client.accounts import read_accounts  # noqa: PLC0415
+
+    if (accounts is None) == (not account):
+        raise ConfigurationError("name accounts, or a file of them with --accounts: one of the two")
+    session = ConversationSession(base_url=base_url)
+    if accounts is not None:
+        return await Watch(read_accounts(accounts)).run(session)
+    credentials, note = find(client_id, username, base_url)
+    named = [Account(each, credentials) for each in dict.fromkeys(account)]
+    return await Watch(named, note).run(session)
 
 
 def _ids(given: str | None) -> str | list[str] | None:

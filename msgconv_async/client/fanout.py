@@ -1,13 +1,12 @@
 """Many accounts at once: work in flight is bounded, failures stay with their account."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from msgconv_async.client.account import Account
 from msgconv_async.errors import MsgConvError
@@ -72,14 +71,27 @@ async def fan_out(
         if not workers:
             send.close()
 
-    # What the caller's own code raised is the caller's; the group is no business of theirs. It is
-    # raised outside the handler, which would put the group in the place of its own context.
+    async with send, receive, background() as group:
+        group.start_soon(work)
+        yield receive
+
+
+@asynccontextmanager
+async def background() -> AsyncIterator[TaskGroup]:
+    """Run tasks while inside; leaving cancels them.
+
+    What the caller's own code raises, or a single task, comes out as itself: the group is no
+    business of the caller's.
+
+    Yields:
+        The task group to start them in.
+    """
+    # Raised outside the handler, which would put the group in the place of its own context.
     single: BaseException | None = None
     try:
-        async with send, receive, anyio.create_task_group() as group:
-            group.start_soon(work)
+        async with anyio.create_task_group() as group:
             try:
-                yield receive
+                yield group
             finally:
                 group.cancel_scope.cancel()
     except BaseExceptionGroup as errors:

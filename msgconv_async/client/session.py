@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import NamedTuple, Self
 
 import aiohttp
@@ -19,6 +20,7 @@ from msgconv_async.client.caller import Caller
 from msgconv_async.client.domains import parse_origin
 from msgconv_async.client.fanout import MAX_IN_FLIGHT, Outcome, drawing_from, fan_out
 from msgconv_async.client.flight import Flights
+from msgconv_async.client.follow import SETTLE, Following, Since, follow, utc_now
 from msgconv_async.client.freshness import FreshAnswers
 from msgconv_async.client.retry import RetryPolicy
 from msgconv_async.client.transport import MAX_BODY, Answer, Transport, once
@@ -222,12 +224,59 @@ class ConversationSession:
         if max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
         self._usable()
+        return fan_out(self._asking(timeout), drawing_from(accounts, query), max_in_flight)
 
-        async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
-            answer = await self._ask(account, query, timeout, coalesce=False)
-            return _decoded(answer, account, query)
+    def follow(
+        self,
+        accounts: Iterable[Account],
+        query: ConversationQuery,
+        *,
+        since: Since = None,
+        settle: int = SETTLE,
+        timeout: float | None = TIMEOUT,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> AbstractAsyncContextManager[Following]:
+        """Follow accounts over time: every closed five-minute bucket of each, once, in order.
 
-        return fan_out(ask, drawing_from(accounts, query), max_in_flight)
+        Each account is asked every five minutes, at a moment that follows from its id, as far back
+        as was not taken yet. One that fails is tried again at its next turn, and catches up. The
+        iteration has no end of its own.
+
+        Args:
+            accounts: Each of them once.
+            query: Its skills, agents and groups count. Its time frame does not: that, and an
+                interval of 5 minutes, are what following sets.
+            since: Where to begin: a `Checkpoint`, which must be of the same query; an instant,
+                aware; how far back from now, up to 24 hours. None, and an account that the
+                checkpoint does not hold: as far back as the API reaches.
+            settle: How many of an account's latest closed buckets to read again, since the server
+                may still change them.
+            timeout: Seconds for each call, as in `fetch`.
+            max_in_flight: Bounds accounts being asked and those not all of whose buckets are
+                taken, together: a slow consumer slows the questions down.
+            clock: Tells the time of day, aware. It decides when to ask, never what is handed out.
+
+        Returns:
+            An async context manager. Inside it is an endless async iterator of `ClosedBucket`,
+            `Gap` (what lies further back than the API reaches) and `Failure`, with the
+            ``checkpoint`` to store once an item is dealt with. Leaving it ends all that runs.
+
+        Raises:
+            ConfigurationError: There is no account, one is given twice, or a setting cannot work.
+            InvalidQuery: The query's interval is another than 5 minutes.
+            SessionUnusable: As in `fetch`; also out of the context, when the session is closed.
+        """
+        self._usable()
+        return follow(
+            self._asking(timeout),
+            accounts,
+            query,
+            since=since,
+            settle=settle,
+            max_in_flight=max_in_flight,
+            clock=clock,
+        )
 
     def pacer(self, account: Account) -> Pacer:
         """Return the account's pacer: what it has sent, and the pace it now believes in."""
@@ -239,6 +288,17 @@ class ConversationSession:
     def stats(self, account: Account) -> PacerStats:
         """Return what was sent to the account and answered, and the pace now believed in."""
         return self.pacer(account).stats()
+
+    def _asking(
+        self, timeout: float | None
+    ) -> Callable[[Account, ConversationQuery], Awaitable[ConversationReport]]:
+        """Return what asks one question, with a request of its own."""
+
+        async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
+            answer = await self._ask(account, query, timeout, coalesce=False)
+            return _decoded(answer, account, query)
+
+        return ask
 
     async def _ask(
         self,

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.looptime
 
 class Until(NamedTuple):
     at: float
+    timeout: float = 1.0
 
 
 def working(seconds: float, outcome: str) -> Callable[[Deadline], Coroutine[Any, Any, str]]:

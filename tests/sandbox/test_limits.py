@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
 import pytest
@@ -178,6 +179,6 @@ async def test_a_throttling_that_was_asked_for_says_when_to_come_back(ask: Ask) 
 
 
 @pytest.mark.parametrize("wrong", [{"times": 0}, {"status": 200}, {"status": 302}])
-async def test_a_failure_that_is_none_is_refused(wrong: dict[str, int]) -> None:
+async def test_a_failure_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         Sandbox().fail_next(**wrong)

@@ -1,0 +1,230 @@
+"""``msgconv watch``: accounts followed, in a table that is redrawn in place or line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Never
+
+import anyio
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from msgconv_async.cli import complain, show
+from msgconv_async.client.account import Account
+from msgconv_async.client.checkpoint import ClosedBucket, Failure, Gap, Item
+from msgconv_async.client.follow import Following
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.errors import ApiError
+from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.report import ConversationMetrics
+
+HOURS = 3
+"""What is kept and drawn of an account."""
+
+_QUERY = ConversationQuery(5)
+_KEPT = HOURS * timedelta(hours=1) // BUCKET
+_NARROW = 12
+"""Characters of a line of bars that every terminal has room for; there is one for each kept bucket
+where there is more room."""
+_WIDE = 110
+_REDRAW = 0.25
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII_BARS = "_.-:=+*#"
+_NOTES = 3
+_AROUND = 6
+"""Lines above and below the rows of a table, and one for the cursor."""
+
+
+class Watch:
+    """What was asked for on the command line.
+
+    Args:
+        accounts: Each of them once.
+        note: Said before anything is asked, if there is anything to say.
+    """
+
+    def __init__(self, accounts: Sequence[Account], note: str = "") -> None:
+        self._accounts = accounts
+        self._note = note
+
+    async def run(self, session: ConversationSession) -> Never:
+        """Watch until something stops it, such as Ctrl-C.
+
+        Args:
+            session: Not entered yet.
+        """
+        for note in filter(None, (self._note, show.MILLISECONDS)):
+            complain(note)
+        console = Console(highlight=False)
+        since = HOURS * timedelta(hours=1) if console.is_terminal else BUCKET
+        async with session, session.follow(self._accounts, _QUERY, since=since) as closed:
+            if console.is_terminal:
+                await self._draw(session, closed, console)
+            async for item in closed:
+                _say(item)
+        raise AssertionError("following has no end")
+
+    async def _draw(
+        self, session: ConversationSession, closed: Following, console: Console
+    ) -> Never:
+        rows = [Row(each.id, session.pacer(each)) for each in self._accounts]
+        by_account = {each.account_id: each for each in rows}
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(table(rows, console), refresh=True)
+                with anyio.move_on_after(_REDRAW):
+                    async for item in closed:
+                        by_account[item.account.id].add(item)
+
+
+@dataclass
+class Row:
+    """What is known of one account."""
+
+    account_id: str
+    pacer: Pacer
+    closed: dict[datetime, ConversationMetrics] = field(default_factory=dict)
+    failure: Failure | None = None
+    gap: Gap | None = None
+
+    def add(self, item: Item) -> None:
+        """Take note of what came."""
+        match item:
+            case Failure():
+                self.failure = item
+            case Gap():
+                self.gap = item
+            case ClosedBucket(_, interval):
+                self.failure = None
+                self.closed[interval.end] = interval.totals or ConversationMetrics()
+                oldest = self.last - (_KEPT - 1) * BUCKET
+                for end in [each for each in self.closed if each < oldest]:
+                    del self.closed[end]
+
+    @property
+    def last(self) -> datetime:
+        """The end of the newest bucket."""
+        return max(self.closed)
+
+    @property
+    def state(self) -> Text:
+        """The pace that is believed in, or why there is nothing to go by."""
+        if self.failure is not None:
+            error = self.failure.error
+            return Text(
+                f"HTTP {error.status}" if isinstance(error, ApiError) else "failed", style="red"
+            )
+        if not self.closed:
+            return Text("waiting", style="dim")
+        return Text(f"{self.pacer.concurrency} at once")
+
+    def cells(self) -> list[str]:
+        """Return the figures of the newest bucket."""
+        if not self.closed:
+            return [""] * 6
+        newest = self.closed[self.last]
+        counts = (
+            newest.total_resolved_conversations,
+            newest.resolved_conversations_by_ccp,
+            newest.resolved_conversations_by_consumer,
+            newest.resolved_conversations_by_system,
+        )
+        return [
+            f"{self.last:%H:%M}",
+            *("" if each is None else f"{each:,}" for each in counts),
+            show.duration(average(newest)),
+        ]
+
+    def bars(self, width: int, levels: str) -> str:
+        """Draw what was resolved, the newest bucket last; a blank is for what is not known."""
+        if not self.closed:
+            return ""
+        size = _KEPT // width
+        groups: list[int | None] = [None] * width
+        for end, totals in self.closed.items():
+            place = width - 1 - (self.last - end) // BUCKET // size
+            groups[place] = (groups[place] or 0) + (totals.total_resolved_conversations or 0)
+        peak = max((each or 0 for each in groups), default=0) or 1
+        top = len(levels) - 1
+        return "".join(" " if each is None else levels[each * top // peak] for each in groups)
+
+
+def average(metrics: ConversationMetrics) -> float | None:
+    """Return the average handling time in milliseconds, from the count and the total time."""
+    count = metrics.total_resolved_conversations
+    time = metrics.total_handling_time_resolved_conversations
+    return time / count if count and time is not None else None
+
+
+def table(rows: Sequence[Row], console: Console) -> Group:
+    """Draw the accounts; where they do not all fit, those that fail come first."""
+    wide = console.width >= _WIDE
+    width = _KEPT if wide else _NARROW
+    levels = _BARS if console.encoding.startswith("utf") else _ASCII_BARS
+    failing = [each for each in rows if each.failure is not None]
+    notes = list(_notes(rows))
+    shown, room = rows, console.height - _AROUND - len(notes)
+    if len(rows) > room:
+        others = [each for each in rows if each.failure is None]
+        shown = [*failing, *others][: max(1, room)]
+    drawn = show.grid(
+        "",
+        *("account", "until", "total", "agent", "consumer", "system", "average"),
+        *(f"last {HOURS} hours", "pace"),
+    )
+    drawn.title = None
+    drawn.padding = (0, 1 if wide else 0, 0, 0)
+    drawn.columns[-1].justify = "left"
+    for each in shown:
+        bars = Text(each.bars(width, levels), style="cyan")
+        drawn.add_row(each.account_id, *each.cells(), bars, each.state)
+    hidden = f", {len(rows) - len(shown)} not shown" if len(shown) < len(rows) else ""
+    summary = (
+        f"{len(rows)} accounts{hidden}, {len(failing)} failing;"
+        " 5 minutes until the time shown, UTC; Ctrl-C stops"
+    )
+    lines = [*(Text(each, style="red") for each in notes), Text(summary, style="dim")]
+    for line in lines:
+        line.truncate(console.width, overflow="ellipsis")
+    return Group(drawn, *lines)
+
+
+def _notes(rows: Iterable[Row]) -> list[str]:
+    """What is said of a few accounts below the table."""
+    said = [str(each.failure.error) for each in rows if each.failure is not None]
+    said += [_gap(each.gap) for each in rows if each.gap is not None]
+    return said[:_NOTES]
+
+
+def _gap(gap: Gap) -> str:
+    return (
+        f"account {gap.account.id}: {gap.start:%Y-%m-%d %H:%M} to {gap.end:%Y-%m-%d %H:%M} UTC"
+        " lies too far back to be read"
+    )
+
+
+def _say(item: Item) -> None:
+    """Write one closed bucket as a line; what is none goes to stderr."""
+    match item:
+        case Failure(_, error):
+            complain(str(error))
+        case Gap():
+            complain(_gap(item))
+        case ClosedBucket(account, interval, revised):
+            newest = interval.totals or ConversationMetrics()
+            time = average(newest)
+            print(  # noqa: T201 - it is what a command does
+                f"{interval.start:%Y-%m-%d %H:%M}-{interval.end:%H:%M} UTC  {account.id}"
+                f"  {newest.total_resolved_conversations} resolved:"
+                f" {newest.resolved_conversations_by_ccp} by agent,"
+                f" {newest.resolved_conversations_by_consumer} by consumer,"
+                f" {newest.resolved_conversations_by_system} by system"
+                f"{'' if time is None else f'; {show.duration(time)} on average'}"
+                f"{' (revised)' if revised else ''}",
+                flush=True,
+            )

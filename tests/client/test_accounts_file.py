@@ -1,0 +1,211 @@
+from pathlib import Path
+
+import pytest
+
+from msgconv_async import (
+    Account,
+    ApiKey,
+    BearerToken,
+    ClientCredentials,
+    ConfigurationError,
+    UserLogin,
+    read_accounts,
+)
+
+ENVIRONMENT = {"SECRET": "s3cret", "PASSWORD": "pa55", "TOKEN": "t0ken", "EMPTY": ""}
+
+EVERYTHING = """\
+[credentials.main]
+kind = "client"
+client_id = "reporting"
+client_secret_env = "SECRET"
+
+[credentials.somebody]
+kind = "user"
+username = "jo"
+password_env = "PASSWORD"
+
+[credentials."a token"]
+kind = "bearer"
+token_env = "TOKEN"
+
+[credentials.old]
+kind = "api_key"
+app_key = "key"
+app_secret_env = "SECRET"
+access_token_env = "TOKEN"
+access_token_secret_env = "PASSWORD"
+
+[[accounts]]
+id = "1"
+credentials = "main"
+
+[[accounts]]
+id = "2"
+credentials = "main"
+host = "va.data.example.net:8443"
+
+[[accounts]]
+id = "3"
+credentials = "somebody"
+
+[[accounts]]
+id = "4"
+credentials = "a token"
+
+[[accounts]]
+id = "5"
+credentials = "old"
+"""
+
+MAIN = """\
+[credentials.main]
+kind = "client"
+client_id = "reporting"
+client_secret_env = "SECRET"
+
+[[accounts]]
+id = "1"
+credentials = "main"
+"""
+
+
+def read(tmp_path: Path, text: str | bytes) -> list[Account]:
+    path = tmp_path / "accounts.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_accounts(path, ENVIRONMENT)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_gives_accounts_their_credentials(tmp_path: Path, line_end: str) -> None:
+    """Every kind, shared or not, the secrets out of the environment."""
+    main = ClientCredentials("reporting", "s3cret")
+
+    assert [
+        Account("1", main),
+        Account("2", main, host="va.data.example.net:8443"),
+        Account("3", UserLogin("jo", "pa55")),
+        Account("4", BearerToken("t0ken")),
+        Account("5", ApiKey("key", "s3cret", "t0ken", "pa55")),
+    ] == read(tmp_path, EVERYTHING.replace("\n", line_end))
+
+
+def test_the_secrets_are_those_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless others are given."""
+    monkeypatch.setenv("SECRET", "another")
+    (tmp_path / "accounts.toml").write_text(MAIN)
+
+    [account] = read_accounts(str(tmp_path / "accounts.toml"))
+    assert ClientCredentials("reporting", "another") == account.credentials
+
+
+MISTAKES = {
+    "no TOML": (MAIN.replace('"client"', "client"), 2, "Invalid value"),
+    "an end in the midst": (MAIN + '[[accounts]]\nid = "2', 10, "nterminated string"),
+    "no UTF-8": (MAIN.encode() + b"# \xe9", 9, "this is not UTF-8"),
+    "nothing": ("", 1, "accounts is missing"),
+    "no accounts": (MAIN.partition("[[")[0], 1, "accounts is missing"),
+    "accounts that are none": ("\naccounts = 3\n", 2, "each headed [[accounts]]"),
+    "an empty list of accounts": ("accounts = []\n", 1, "each headed [[accounts]]"),
+    "credentials that are none": ("credentials = 1\n" + MAIN[MAIN.index("[[") :], 1, "are tables"),
+    "an unknown table": (MAIN + "[other]\n", 9, "other is not known here"),
+    "a kind that is none": (MAIN.replace('"client"', '"cilent"'), 2, "one of client, user, bearer"),
+    "no kind": (MAIN.replace('kind = "client"\n', ""), 1, "credentials main: kind must be"),
+    "half of a pair": (MAIN.replace('client_id = "reporting"\n', ""), 1, "client_id is missing"),
+    "an empty half": (MAIN.replace('"reporting"', '""'), 3, "client_id must be a string"),
+    "a number for a name": (MAIN.replace('"reporting"', "7"), 3, "client_id must be a string"),
+    "a key of another kind": (
+        MAIN.replace("client_id", "username"),
+        3,
+        "username is not known here; known are kind, client_id, client_secret_env",
+    ),
+    "a variable that is not set": (
+        MAIN.replace('"SECRET"', '"MISSING"'),
+        4,
+        "the environment variable MISSING is not set, or empty",
+    ),
+    "a variable that is empty": (
+        MAIN.replace('"SECRET"', '"EMPTY"'),
+        4,
+        "the environment variable EMPTY is not set, or empty",
+    ),
+    "an account without credentials": (
+        MAIN.replace('credentials = "main"\n', ""),
+        6,
+        "credentials is missing",
+    ),
+    "credentials that are not there": (
+        MAIN.replace('= "main"', '= "mian"'),
+        8,
+        "there is no [credentials.mian]",
+    ),
+    "an account id that is a number": (MAIN.replace('"1"', "1"), 7, "account id 1 is not one"),
+    "an account id with a path": (MAIN.replace('"1"', '"1/2"'), 7, "account id '1/2' is not one"),
+    "a host with a path": (MAIN + 'host = "a.example/b"\n', 9, "host 'a.example/b' is not a bare"),
+    "an unknown key": (MAIN + 'hots = "a.example"\n', 9, "hots is not known here; known are id,"),
+    "an account twice": (MAIN + MAIN[MAIN.index("[[") :], 10, "account 1 is given twice"),
+    "accounts in one line": (
+        'accounts = [{id = "1", credentials = "main"}, {id = "1", credentials = "main"}]\n'
+        + MAIN.partition("[[")[0],
+        1,
+        "account 1 is given twice",
+    ),
+    "a mistake behind a value of many lines": (
+        MAIN.replace('"reporting"', '"""\n[[accounts]]\nid = 7\n"""') + "oops = 1\n",
+        12,
+        "oops is not known here",
+    ),
+    "a list of many lines": (
+        '\n\naccounts = [\n  {id = "1"},\n  3,\n]\n',
+        3,
+        "credentials is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence_with_its_line(
+    tmp_path: Path, text: str | bytes, line: int, said: str
+) -> None:
+    """It names the file, and says what is wrong there."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(tmp_path, text)
+
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'accounts.toml'}, line {line}: ")
+    assert said in message
+    assert "\n" not in message
+
+
+def test_a_mistake_far_down_is_found(tmp_path: Path) -> None:
+    """Among a thousand accounts, and quickly enough."""
+    more = "".join(f'[[accounts]]\nid = "{n}"\ncredentials = "main"\n' for n in range(2, 1000))
+    text = (MAIN + more).replace('"700"', '"70 0"')
+
+    with pytest.raises(ConfigurationError, match=rf"line {8 + 698 * 3 + 2}: account id '70 0'"):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MAIN.replace("client_secret_env", "client_secret").replace("SECRET", "hunter2"),
+        MAIN.replace("SECRET", "hunter2"),
+        MAIN.replace('client_secret_env = "SECRET"', "client_secret_env = hunter2"),
+    ],
+)
+def test_a_secret_in_the_file_is_not_shown(tmp_path: Path, text: str) -> None:
+    """Where it belongs is said, and not what it is."""
+    with pytest.raises(ConfigurationError, match="line 4: ") as caught:
+        read(tmp_path, text)
+
+    assert "hunter2" not in repr(caught.value)
+    assert caught.value.__suppress_context__  # what was refused before it is not printed
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    """It says why."""
+    with pytest.raises(ConfigurationError, match=r"nope\.toml cannot be read: No such file"):
+        read_accounts(tmp_path / "nope.toml")
