@@ -130,13 +130,15 @@ def parse_base_uri(body: bytes, account_id: str) -> str:
     return host
 
 
-def parse_origin(url: str) -> str:
+def parse_origin(url: object) -> str:
     """Check a ``base_url`` and return its origin, without a trailing slash.
 
     Raises:
         ConfigurationError: It is more than scheme, host and port, or plain http to a host that is
             not loopback.
     """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"base_url={url!r}: it must be a string")
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

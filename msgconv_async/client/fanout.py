@@ -9,11 +9,13 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from msgconv_async.client.account import Account
-from msgconv_async.errors import MsgConvError
+from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationReport
 
 Question: TypeAlias = tuple[Account, ConversationQuery]
+Asked: TypeAlias = Account | Question
+"""What may be drawn from: an account, or a pair of an account and its own query."""
 
 MAX_IN_FLIGHT = 100
 """Accounts asked at the same time, by default; as many as an aiohttp session has connections."""
@@ -24,11 +26,13 @@ class Outcome(msgspec.Struct, frozen=True):
 
     Attributes:
         account: Whom was asked about.
+        query: What was asked.
         report: The answer, or None.
         error: What went wrong, or None.
     """
 
     account: Account
+    query: ConversationQuery
     report: ConversationReport | None = None
     error: MsgConvError | None = None
 
@@ -108,27 +112,59 @@ async def _outcome(
     query: ConversationQuery,
 ) -> Outcome:
     try:
-        return Outcome(account, report=await ask(account, query))
+        return Outcome(account, query, report=await ask(account, query))
     except MsgConvError as error:
-        return Outcome(account, error=error)
+        return Outcome(account, query, error=error)
 
 
 def drawing_from(
-    accounts: Iterable[Account] | AsyncIterable[Account], query: ConversationQuery
+    asked: Iterable[Asked] | AsyncIterable[Asked], query: ConversationQuery | None
 ) -> Callable[[], Awaitable[Question | None]]:
-    """Return what draws questions, one query for every account, from either kind of iterable."""
-    if isinstance(accounts, AsyncIterable):
-        later = aiter(accounts)
+    """Return what draws questions, one after the other, from either kind of iterable.
+
+    Args:
+        asked: Accounts, or pairs of an account and its own query.
+        query: The query of those that bring none.
+
+    Raises:
+        ConfigurationError: It is not an iterable; when drawn from, that something else than these
+            came out of it.
+    """
+    if isinstance(asked, AsyncIterable):
+        later = aiter(asked)
 
         async def draw() -> Question | None:
-            account = await anext(later, None)
-            return None if account is None else (account, query)
+            async for each in later:
+                return _question(each, query)
+            return None
+
+    elif isinstance(asked, Iterable):
+        ready = iter(asked)
+
+        async def draw() -> Question | None:
+            for each in ready:
+                return _question(each, query)
+            return None
 
     else:
-        ready = iter(accounts)
-
-        async def draw() -> Question | None:
-            account = next(ready, None)
-            return None if account is None else (account, query)
-
+        raise ConfigurationError(
+            f"accounts={asked!r}: give an iterable of accounts, such as a list of them"
+        )
     return draw
+
+
+def _question(asked: object, query: ConversationQuery | None) -> Question:
+    match asked:
+        case Account() if query is not None:
+            return asked, query
+        case (Account() as account, ConversationQuery() as own):
+            return account, own
+        case Account():
+            raise ConfigurationError(
+                f"account {asked.id} brings no query: give one for all, or pairs of account and"
+                " query"
+            )
+    raise ConfigurationError(
+        f"{asked!r} came out of the accounts: each must be an Account, or a pair of an Account and"
+        " a ConversationQuery"
+    )

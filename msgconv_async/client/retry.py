@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -63,7 +63,10 @@ class RetryPolicy:
     jitter: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "waits", tuple(self.waits))
+        waits: object = self.waits
+        if not isinstance(waits, Iterable) or isinstance(waits, str):
+            raise ConfigurationError(f"RetryPolicy: waits={waits!r}: give a list of seconds")
+        object.__setattr__(self, "waits", tuple(waits))
         named = {name: getattr(self, name) for name in _SETTINGS}
         for name, value in [*named.items(), *(("waits", wait) for wait in self.waits)]:
             if not isinstance(value, int | float) or not 0 <= value < math.inf:

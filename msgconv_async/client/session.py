@@ -18,7 +18,13 @@ from msgconv_async.client.account import Account
 from msgconv_async.client.auth import UserLogin
 from msgconv_async.client.caller import Caller
 from msgconv_async.client.domains import parse_origin
-from msgconv_async.client.fanout import MAX_IN_FLIGHT, Outcome, drawing_from, fan_out
+from msgconv_async.client.fanout import (
+    MAX_IN_FLIGHT,
+    Asked,
+    Outcome,
+    drawing_from,
+    fan_out,
+)
 from msgconv_async.client.flight import Flights
 from msgconv_async.client.follow import SETTLE, Following, Since, follow, utc_now
 from msgconv_async.client.freshness import FreshAnswers
@@ -196,20 +202,21 @@ class ConversationSession:
 
     def fetch_many(
         self,
-        accounts: Iterable[Account] | AsyncIterable[Account],
-        query: ConversationQuery,
+        accounts: Iterable[Asked] | AsyncIterable[Asked],
+        query: ConversationQuery | None = None,
         *,
         timeout: float | None = TIMEOUT,
         max_in_flight: int = MAX_IN_FLIGHT,
     ) -> AbstractAsyncContextManager[AsyncIterator[Outcome]]:
-        """Ask one question of many accounts.
+        """Ask many accounts.
 
         A failure stays with its account, as its outcome's ``error``. An account given twice is
         asked twice.
 
         Args:
-            accounts: Drawn from only as fast as outcomes are taken; may be endless.
-            query: The question.
+            accounts: Accounts, or pairs of an account and its own query. Drawn from only as fast
+                as outcomes are taken, so it may be endless.
+            query: The question to those that bring none of their own.
             timeout: Seconds for each account's whole call, as in `fetch`.
             max_in_flight: Bounds accounts being asked and outcomes not yet taken, together.
 
@@ -218,11 +225,11 @@ class ConversationSession:
             completion; leaving it cancels what still runs.
 
         Raises:
-            ConfigurationError: ``max_in_flight`` is not 1 or more.
+            ConfigurationError: ``max_in_flight`` is not a whole number of 1 or more, or something
+                else than an account or a pair came out of ``accounts``.
             SessionUnusable: As in `fetch`.
         """
-        if max_in_flight < 1:
-            raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
+        _check_count("max_in_flight", max_in_flight)
         self._usable()
         return fan_out(self._asking(timeout), drawing_from(accounts, query), max_in_flight)
 
@@ -309,8 +316,7 @@ class ConversationSession:
         coalesce: bool,
     ) -> Answer:
         net = self._usable()
-        if timeout is not None and not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
+        _check(account, query, timeout)
         if self._given is not None and isinstance(account.credentials, UserLogin):
             _refuse_cookies(self._given, account)
         seconds = math.inf if timeout is None else timeout
@@ -370,6 +376,20 @@ async def _break_off(net: _Net) -> None:
             scope.reschedule(net.loop.time())
     if net.calls:
         await asyncio.wait(list(net.calls.values()))
+
+
+def _check_count(name: str, count: object) -> None:
+    if not isinstance(count, int) or count < 1:
+        raise ConfigurationError(f"{name}={count!r}: it must be a whole number, 1 or more")
+
+
+def _check(account: object, query: object, timeout: object) -> None:
+    if not isinstance(account, Account):
+        raise ConfigurationError(f"account={account!r}: it must be an Account")
+    if not isinstance(query, ConversationQuery):
+        raise ConfigurationError(f"query={query!r}: it must be a ConversationQuery")
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
 
 
 def _refuse_cookies(http: aiohttp.ClientSession, account: Account) -> None:

@@ -302,8 +302,8 @@ async def test_a_bound_that_lets_nothing_through_is_refused(bound: int) -> None:
 
 def test_an_outcome_is_a_value() -> None:
     """Equal outcomes are equal, and cannot be changed."""
-    outcome: Any = Outcome(Account("1", BEARER))
+    outcome: Any = Outcome(Account("1", BEARER), QUERY)
 
-    assert Outcome(Account("1", BEARER)) == outcome
+    assert Outcome(Account("1", BEARER), QUERY) == outcome
     with pytest.raises(AttributeError):
         outcome.error = None
