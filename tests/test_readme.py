@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -63,6 +64,7 @@ def test_every_program_is_run_here() -> None:
     tested = [
         "A question",
         "In a web service",
+        "With FastAPI",
         "Many accounts",
         "Following over time",
         "ETL",
@@ -91,6 +93,20 @@ async def test_the_web_service_answers_and_says_when_to_come_back(sandbox: Sandb
         sandbox.fault = throttle
         response = await client.get("/resolved/10000002")
         assert (503, "30") == (response.status, response.headers["Retry-After"])
+
+
+async def test_the_fastapi_service_answers_and_says_when_to_come_back(sandbox: Sandbox) -> None:
+    """200 with the truth; 503 for an account that does not exist."""
+    app = _names("With FastAPI")["app"]
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client,
+    ):
+        good = await client.get("/resolved/10000001")
+        bad = await client.get("/resolved/10000009")
+    assert (200, True) == (good.status_code, good.json()["resolved"] > 0)
+    assert (503, "5") == (bad.status_code, bad.headers["Retry-After"])
+    assert 1 == sandbox.requests["10000001"]
 
 
 async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox: Sandbox) -> None:
