@@ -98,7 +98,7 @@ async def library(origin: str, contender: str, tally: Tally) -> None:
     headers = {"X-Contender": contender}
     async with (
         aiohttp.ClientSession(headers=headers, trace_configs=[trace]) as http,
-        ConversationSession(http=http, base_url=origin) as session,
+        ConversationSession(http=http, base_url=origin, coalesce=False) as session,
     ):
         account, query = Account("10000001", BearerToken("none")), ConversationQuery(60)
 

@@ -81,14 +81,14 @@ async def bare(origin: str, read: Callable[[bytes], object]) -> AsyncIterator[Ru
 @contextlib.asynccontextmanager
 async def fetch(origin: str) -> AsyncIterator[Run]:
     """Return this library's fetch."""
-    async with ConversationSession(base_url=origin, pacer=unbounded) as session:
+    async with ConversationSession(base_url=origin, pacer=unbounded, coalesce=False) as session:
         yield workers(lambda: session.fetch(ACCOUNT, QUERY))
 
 
 @contextlib.asynccontextmanager
 async def fetch_many(origin: str) -> AsyncIterator[Run]:
     """Return this library's fetch_many."""
-    async with ConversationSession(base_url=origin, pacer=unbounded) as session:
+    async with ConversationSession(base_url=origin, pacer=unbounded, coalesce=False) as session:
 
         async def run(count: int, concurrency: int) -> None:
             async with session.fetch_many(

@@ -88,7 +88,7 @@ class BadRequest(ApiError):
 
 
 class Unauthorized(ApiError):
-    """401, 403, or 451 at login: the account is unknown or the credentials are not accepted."""
+    """401, 403, or a refused login (400, 451): unknown account, or credentials not accepted."""
 
 
 class RateLimited(ApiError):

@@ -122,11 +122,11 @@ class Fetch:
                     document = await session.fetch_document(
                         account, self.query, timeout=self.timeout
                     )
-                    msgspec.json.decode(document, type=msgspec.Raw)
+                    msgspec.json.decode(document)
                     documents[account.id] = document
                 except MsgConvError as error:
                     complain(str(error))
-                except msgspec.DecodeError as error:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                     complain(f"account {account.id}: the answer is not JSON: {error}")
             tick()
 

@@ -61,7 +61,8 @@ class Caller:
         """
         origin = await self._domains.origin(account.id, REPORTING, deadline, host=account.host)
         request = query.http_request(origin, account.id)
-        pacer = self._pacer(account)
+        await self._logins.ready(account, deadline)
+        pacer = self._pacer(account)  # not before: an account that is refused needs none
         used: dict[str, str] = {}
 
         async def send() -> Answer | MsgConvError:
@@ -82,7 +83,6 @@ class Caller:
 
         renewed = False
         while True:
-            await self._logins.ready(account, deadline)
             try:
                 answer = await retrying(
                     send, self._policy, deadline, self._policy.throttle_wait, pacer.eta
@@ -92,6 +92,7 @@ class Caller:
                 if renewed or not stale:
                     raise
                 renewed = True
+                await self._logins.ready(account, deadline)
                 continue
             if isinstance(answer, MsgConvError):
                 raise answer
@@ -109,7 +110,9 @@ class Caller:
                 secrets=(*account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]),
             )
         except RateLimited as error:
-            turn.throttled(error.retry_after)
+            # Above the ceiling it ends this call; the account is not to stand still for so long.
+            asked = error.retry_after or 0.0
+            turn.throttled(asked if 0 < asked <= self._policy.retry_after_ceiling else None)
             raise
         except ServerError:
             raise

@@ -104,7 +104,7 @@ def check_host(host: object, what: str) -> None:
     """
     if not _is_host(host):
         raise ConfigurationError(
-            f"{what} {host!r} is not a bare host name with an optional port, such as"
+            f"{what} {_showable(host)} is not a bare host name with an optional port, such as"
             " 'va.data.example.net'"
         )
 
@@ -153,13 +153,13 @@ def parse_origin(url: object) -> str:
         good = False
     if not good:
         raise ConfigurationError(
-            f"base_url {_without_userinfo(url)!r} is not an origin: give scheme, host and port"
+            f"base_url {_showable(url)} is not an origin: give scheme, host and port"
             " alone, such as 'http://127.0.0.1:8080'"
         )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
-            f"base_url {url!r} would send credentials over plain http: use https, or a loopback"
-            " address"
+            f"base_url {_showable(url)} would send credentials over plain http: use https, or a"
+            " loopback address"
         )
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -190,5 +190,9 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
-def _without_userinfo(url: str) -> str:
-    return re.sub(r"//.*@", "//…@", url, flags=re.DOTALL)
+def _showable(given: object) -> str:
+    """What may be shown of a URL or a host: no password before an @, no token after a ?."""
+    if not isinstance(given, str):
+        return repr(given)
+    shown = re.sub(r"^(\w+:/*)?.*@", r"\1…@", given, flags=re.DOTALL)
+    return repr(re.sub(r"\?.*", "?…", shown, flags=re.DOTALL))

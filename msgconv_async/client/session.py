@@ -149,6 +149,8 @@ class ConversationSession:
 
     async def close(self) -> None:
         """Log users out and close the connections; may be repeated. What is still asked, fails."""
+        if self._net is not None:
+            self._usable()
         net, self._net, self._closed = self._net, None, True
         if net is None:
             return

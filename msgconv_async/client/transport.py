@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -185,13 +186,16 @@ def _excerpt(body: bytes, secrets: Iterable[str]) -> str:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it stands, and as a service may echo it: from a form, from JSON."""
+    """A secret as it stands, and as a service may echo it: from a form, from JSON, in HTML."""
     if secret:
         yield secret
         yield quote(secret, safe="")
         yield quote_plus(secret)
         yield msgspec.json.encode(secret).decode()[1:-1]
         yield json.dumps(secret)[1:-1]
+        yield json.dumps(secret)[1:-1].replace("/", "\\/")
+        yield html.escape(secret)
+        yield re.sub("%..", lambda match: match[0].lower(), quote(secret, safe=""))
 
 
 def _date(response: aiohttp.ClientResponse) -> datetime:
@@ -208,7 +212,8 @@ def _asked_at(response: aiohttp.ClientResponse) -> datetime:
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ServerDisconnectedError, "the server disconnected"),
     (aiohttp.SocketTimeoutError, "no answer in time"),
-    (TimeoutError, "no connection in time"),
+    (aiohttp.ConnectionTimeoutError, "no connection in time"),
+    (TimeoutError, "no answer in time"),
     (aiohttp.ClientPayloadError, "the connection broke before the answer was whole"),
     (aiohttp.ClientResponseError, "the answer was not HTTP"),
 )

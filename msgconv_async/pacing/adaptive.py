@@ -1,25 +1,24 @@
 """Finds a limit that nobody published, from outcomes alone, and stays just under it.
 
 What it promises: no number is needed from the caller; pure logic (no clock, no waiting, no I/O);
-about a microsecond a request. It learns from 2xx and 429; errors and latency say nothing.
+a microsecond or two a request. It learns from 2xx and 429; errors and latency say nothing.
 
 The rules:
 
-1. Two knobs: `rate` (starts per second) and `concurrency` (requests in flight). The first refusal
-   decides which one is steered; the other is left loose, at twice what is used.
+1. Two knobs: `rate` (starts per second) and `concurrency` (requests in flight). One is steered, at
+   first the rate; slots not steered stay at the most lately used, a rate at twice what is used.
 2. Cold start: each answer to a request that had to wait raises what held it, the rate twofold and
-   the concurrency threefold a round trip, so that the smooth knob is the one that holds; never
-   far beyond what is used.
+   the concurrency threefold a round trip; never far beyond what is used.
 3. A refusal marks the ceiling. In flight it is exact: n refused, so n - 1. For a rate: at each
    refusal a bucket is full, so what was accepted between two of them, over the time, IS the rate.
 4. Below the ceiling a rest, above it a probe, on one cubic curve: ceiling + r * (x - 1)^3, where
-   x counts the answers since the refusal in rests. Probes end about x = 2; what the curve left
-   unused before x = 1 it takes after. The reach r grows with the square root of the ceiling, so
-   that small clients gain relatively more and the shares of one limit drift together.
+   x counts the answers since the refusal in rests. The reach r grows with the square root of the
+   ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and longer the longer the ceiling
    has stood; but not below one that stood before, because limits that fell tend to return.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
-7. Steer the knob that stood higher than usual, among recent starts, when one was refused.
+7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
+   The logarithm of the one over the other adds to a belief; its sign chooses the knob.
 8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for half the
    time that the refusals have lasted. From the end of one such outage to the end of the next,
    accepted / elapsed is the rate, however long the server's window.
@@ -38,35 +37,35 @@ Knob = Literal["rate", "concurrency"]
 
 START_RATE: Final = 10.0  # starts per second when cold: few enough to offend nobody
 START_SLOTS: Final = 4  # requests in flight when cold
-LOOSE: Final = 2.0  # the knob not steered stays at this many times what is used: it must not bind
+LOOSE: Final = 2.0  # a rate not steered stays at this many times what is used: it must not bind
+CREEP: Final = 0.3  # of a slot for each answer that slots not steered held: three such, one more
 REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
-REST_SECONDS: Final = 1.5  # ... and at least this long, for a fast server: probes cost round trips
+REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
 SHARED_SECONDS: Final = 5.0  # a rest where others share the limit: one for all, to gain alike
-CALM: Final = 1 / 8  # a ceiling that stood for s seconds rests s / 8 ...
-CALM_SECONDS: Final = 30.0  # ... at most: a raised limit goes unnoticed for twice this
+CALM: Final = 1 / 8  # a ceiling that stood for s seconds rests s / 8
 REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.25  # a ceiling is another one when it differs by more than this share
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
-FEW: Final = 8  # this few in flight: suspect the slots; fewer starts than this measure nothing
+FEW: Final = 8  # fewer starts than this measure nothing
+LOOK_BACK: Final = 64  # starts that a refused one is compared with; up to twice as many are kept
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-WEIGHT: Final = 0.2  # of the newest refusal in the evidence for a knob
-VERDICT: Final = 0.1  # evidence that changes the steered knob: two to four clear refusals
-OWN: Final = 0.75  # a probe raises its own knob, so its rank says little: between chance and sure
-RING: Final = 1024  # starts remembered (a power of two): more than a round trip's worth
-LAST: Final = RING - 1
-LOOK_BACK: Final = 64  # starts looked at when something is refused
+LONG: Final = 1.0  # seconds: an outage longer than this is tried only now and then
+SURE: Final = 2.0  # most that the belief in a knob can be: two or three refusals turn it
+OWN: Final = 0.15  # a pace that our own probe raised counts as no rarer than this
+RARE: Final = 0.03  # no start is rarer than this, for 64 tell no more
 
 
 class Start:
     """One request's start, kept by the pacer until its outcome is known."""
 
-    __slots__ = ("at", "held", "in_flight", "seq")
+    __slots__ = ("at", "held", "in_flight", "refused", "seq")
 
     def __init__(self, at: float, seq: int, in_flight: int, held: Knob | None) -> None:
         self.at = at
         self.seq = seq
         self.in_flight = in_flight
         self.held = held
+        self.refused = False
 
 
 class AdaptiveLimit:
@@ -82,7 +81,7 @@ class AdaptiveLimit:
         paused_until: Monotonic seconds before which nothing should start (-inf: not paused).
 
     Raises:
-        ValueError: When a lower bound is not positive or exceeds its upper bound.
+        ValueError: When a lower bound is not above 0 or exceeds its upper bound.
     """
 
     def __init__(
@@ -91,9 +90,8 @@ class AdaptiveLimit:
         rate: tuple[float, float] = (0.05, 10_000.0),
         concurrency: tuple[int, int] = (1, 1000),
     ) -> None:
-        if not 0 < rate[0] <= rate[1] or not 0 < concurrency[0] <= concurrency[1]:
-            message = "bounds must be positive and in order"
-            raise ValueError(message)
+        _check("rate", rate)
+        _check("concurrency", concurrency)
         self._rate_bounds = rate
         self._slot_bounds = concurrency
         self.rate = self._clamp("rate", START_RATE)
@@ -108,14 +106,12 @@ class AdaptiveLimit:
         self._step = 0.0
         self._rest = REST
         self._tested = False  # the ceiling was found twice in the same place
-        self._stood = {"rate": 0.0, "concurrency": 0.0}  # the highest ceiling that was
+        self._stood: dict[Knob, float] = {}  # the highest ceiling that was
         self._moved_at = 0.0
         self._window_rest = 0.0  # least rest, in answers, once a long window was met
         # The last starts, and the moment from which accepted / elapsed counts.
         self._seq = 0
-        self._at = [0.0] * RING
-        self._flights = [0] * RING
-        self._bad = [False] * RING
+        self._recent: list[Start] = []  # the last 64 to 128, in order
         self._refused = 0
         self._mark = (0, 0.0, 0)  # seq, time and refusals then
         self._full = False  # the mark was a full moment, and demand never paused since
@@ -123,10 +119,16 @@ class AdaptiveLimit:
         self._cut_seq = 0  # starts up to this one say nothing new
         self._bad_seq = 0
         self._run = 0
-        self._first = 1  # of the starts refused in a row
+        self._first = Start(0.0, 0, 0, None)  # of the starts refused in a row
         self._judged = 0
-        self._evidence = 0.0  # above zero: the rate is to blame
+        self._belief = -SURE / 2  # above zero: the slots are to blame
+        self._rate_before = 0.0  # the rate to return to after a long outage; 0.0: there is none
         self._shared = 0.0  # share of refusals that came at rest
+
+    @property
+    def found(self) -> bool:
+        """Whether something was ever refused: until then the knobs are nothing but a beginning."""
+        return self._steered is not None
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start:
         """Notes the start of a request.
@@ -143,13 +145,14 @@ class AdaptiveLimit:
         if seq == 1:
             self._mark = (0, now, 0)
             self._moved_at = now
-        slot = seq & LAST
-        self._at[slot] = now
-        self._flights[slot] = in_flight
-        self._bad[slot] = False
-        if held is None:
-            self._full = False
-        return Start(now, seq, in_flight, held)
+        start = Start(now, seq, in_flight, held)
+        recent = self._recent
+        if held is None and not self._run and recent and recent[-1].held is None:
+            self._full = False  # one alone may have waited for the end of a pause
+        recent.append(start)
+        if len(recent) == 2 * LOOK_BACK:
+            del recent[:LOOK_BACK]
+        return start
 
     def answered(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
         """Notes an answer (2xx, or any other that the limit let through)."""
@@ -164,13 +167,15 @@ class AdaptiveLimit:
                 self._apply()
         elif held == "rate":
             # Never far beyond what is used: demand that comes in bunches must not raise it.
-            lately = start.at - self._at[(start.seq - FEW) & LAST]
-            if start.seq <= FEW or (self.rate - START_RATE) * lately < LOOSE * FEW:
+            oldest = min(self._recent[0].seq + FEW, self._seq)
+            used = self._pace(max(start.seq, oldest))
+            if not used or self.rate - START_RATE < LOOSE * used:
                 grown = self.rate * (1.0 + 1.0 / max(start.in_flight, START_SLOTS))
                 self.rate = self._clamp("rate", grown)
         else:
-            grown = self._slots * (1.0 + LOOSE / max(start.in_flight, START_SLOTS))
-            self._slots = self._clamp("concurrency", grown)
+            cold = LOOSE * self._slots / max(start.in_flight, START_SLOTS)
+            self._slots += CREEP if self._steered else cold
+            self._slots = self._clamp("concurrency", self._slots)
             self.concurrency = int(self._slots)
 
     def neutral(self, start: Start, now: float) -> None:
@@ -186,79 +191,87 @@ class AdaptiveLimit:
         """
         seq = start.seq
         self._refused += 1
-        if self._seq - seq >= RING:
+        start.refused = True
+        if seq <= self._mark[0]:
             return
-        self._bad[seq & LAST] = True
-        self._bad_seq = max(seq, self._bad_seq)
-        first, oldest = self._bad_seq, max(1, self._bad_seq - LOOK_BACK)
-        while first > oldest and self._bad[(first - 1) & LAST]:
-            first -= 1
-        if first > oldest or not self._run:
-            self._first = first
-        self._run = self._bad_seq - self._first + 1
+        self._lengthen_run(start)
         if self._run >= OUTAGE:
-            wait = retry_after or (now - self._at[self._first & LAST]) / 2
+            lasted = now - self._first.at
+            wait = retry_after or lasted / 2
             self.paused_until = max(self.paused_until, now + wait)
+            if lasted > LONG:  # one start at a time, when the pause is over
+                self._rate_before = self._rate_before or self.rate
+                self.rate = self._clamp("rate", 1.0 / wait)
         if seq <= self._cut_seq:
             return
-        new = self._choose_knob(start, self._flights[self._first & LAST])
+        new = self._choose_knob(start)
         early = not new and self._x < 1.0
         if not new and seq > self._judged + FEW:
             self._shared += (early - self._shared) / 4
         self._judged = seq
-        speed = self._speed_before(self._first)
+        speed = self._speed_before(self._first.seq)
         if self._steered == "concurrency":
             self._cut((start.in_flight - 1) * (1.0 - GIVE * early), speed, now, new=new)
-            self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
+            if not self._rate_before:
+                self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
         elif self._run < OUTAGE or new:
             self._cut_rate(start, speed, now, new=new, early=early)
 
+    def _lengthen_run(self, start: Start) -> None:
+        """Finds the first of the starts refused in a row; refusals arrive in any order."""
+        self._bad_seq = max(start.seq, self._bad_seq)
+        first = self._index(self._bad_seq)
+        while first > 0 and self._recent[first - 1].refused:
+            first -= 1
+        if first > 0 or not self._run:
+            self._first = self._recent[first] if first >= 0 else start
+        self._run = max(1, self._bad_seq - self._first.seq + 1)
+
     # ------------------------------------------------------------------ which knob
 
-    def _choose_knob(self, start: Start, flights_before: int) -> bool:
+    def _choose_knob(self, start: Start) -> bool:
         """Whether the steered knob changed with this refusal."""
-        old, knob = self._steered, self._steered
-        flights = start.in_flight
-        if old is None:
-            slots = start.held == "concurrency" or flights <= FEW
-            knob = "concurrency" if slots else "rate"
-        elif flights == 1 or (self._run >= OUTAGE and 2 * flights <= flights_before):
-            knob = "rate"  # no limit on requests in flight refuses so few
-        elif self._run == 1:
-            self._evidence += WEIGHT * (self._testimony(start) - self._evidence)
-            if abs(self._evidence) > VERDICT:
-                knob = "rate" if self._evidence > 0 else "concurrency"
+        old = self._steered
+        if old and self._run == 1:
+            belief = self._belief + self._testimony(start)
+            self._belief = min(max(belief, -SURE), SURE)
+        few = self._run >= OUTAGE and 2 * start.in_flight <= self._first.in_flight
+        if start.in_flight == 1 or few:
+            self._belief = -SURE / 2  # no limit on requests in flight refuses so few
+        knob: Knob = "rate" if self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
         elif self._rate_bounds[0] == self._rate_bounds[1]:
             knob = "concurrency"
         self._steered = knob
-        if knob != old:
-            self._evidence = 0.0
         return knob != old
 
+    def _index(self, seq: int) -> int:
+        return seq - self._seq + len(self._recent) - 1
+
+    def _pace(self, seq: int) -> float:
+        """Starts per second over the last few up to this one; 0.0: not known."""
+        recent, here = self._recent, self._index(seq)
+        before = here - FEW
+        return FEW / max(recent[here].at - recent[before].at, 0.001) if before >= 0 else 0.0
+
     def _testimony(self, start: Start) -> float:
-        """How much more unusual the pace of a refused start was than its company (-1 to 1)."""
-        at, flights, seq = self._at, self._flights, start.seq
-        oldest = max(1 + FEW, seq - LOOK_BACK)
-        if seq - oldest < FEW:
-            others_got_in = self._x < 1.0 and seq > self._cut_seq + 1
-            return 0.5 if others_got_in and self._steered == "concurrency" else 0.0
-        gap = start.at - at[(seq - FEW) & LAST]
-        company = pace = count = 0.0
-        for other in range(oldest, seq):
-            slot = other & LAST
-            if self._bad[slot]:
-                continue
-            count += 1.0
-            other_gap = at[slot] - at[(other - FEW) & LAST]
-            company += (flights[slot] < start.in_flight) + 0.5 * (flights[slot] == start.in_flight)
-            pace += (other_gap > gap) + 0.5 * (other_gap == gap)
-        if not count:
+        """How much rarer its company in flight was than its pace, as a logarithm."""
+        recent, here = self._recent, self._index(start.seq)
+        oldest = max(FEW, here - LOOK_BACK)
+        before = [each for each in recent[oldest : max(here, 0)] if not each.refused]
+        if len(before) < FEW:
             return 0.0
+        pace = self._pace(start.seq)
+        faster = company = RARE * len(before)
+        for each in before:
+            its = self._pace(each.seq)
+            faster += (its > pace) + 0.5 * (its == pace)
+            more = each.in_flight - start.in_flight
+            company += (more > 0) + 0.5 * (more == 0)
         if self._steered == "rate" and self._x >= 1.0:
-            pace = OWN * count
-        return (pace - company) / count
+            faster = max(faster, OWN * len(before))
+        return math.log(faster / company)
 
     # ------------------------------------------------------------------ where the ceiling is
 
@@ -268,12 +281,14 @@ class AdaptiveLimit:
 
     def _speed_before(self, first: int) -> float:
         """Accepted per second just before the start numbered `first`."""
-        seq, good, oldest = first - 1, 0, max(1, first - 1 - 2 * FEW)
-        newest_at = self._at[seq & LAST]
-        while seq > oldest:
-            good += not self._bad[seq & LAST]
-            seq -= 1
-        return good / max(newest_at - self._at[seq & LAST], 0.001)
+        here = self._index(first)
+        if here < 0:  # no longer remembered: the oldest that are tell as much
+            here = 2 * FEW + 1
+        before = self._recent[max(0, here - 1 - 2 * FEW) : here]
+        if len(before) < FEW:
+            return self.rate
+        good = sum(not each.refused for each in before[1:])
+        return good / max(before[-1].at - before[0].at, 0.001)
 
     def _cut_rate(self, start: Start, speed: float, now: float, *, new: bool, early: bool) -> None:
         accepted = self._accepted(start)
@@ -282,9 +297,10 @@ class AdaptiveLimit:
             ceiling = accepted / max(start.at - self._mark[1], 0.001)
         else:
             ceiling = min(speed, self.rate) * (1.0 - GIVE * early)
-        recent = range(max(1, self._seq - LOOK_BACK), self._seq + 1)
-        used = [self._flights[seq & LAST] for seq in recent]
-        self._slots = self._clamp("concurrency", max(START_SLOTS, LOOSE * sum(used) / len(used)))
+        lately = self._recent[-LOOK_BACK:]
+        used = max((each.in_flight for each in lately if not each.refused), default=1)
+        used = used if used > start.in_flight else start.in_flight - 1
+        self._slots = self._clamp("concurrency", used)
         self.concurrency = int(self._slots)
         self._cut(max(ceiling, self.rate / 2), speed, now, new=new)
 
@@ -298,10 +314,10 @@ class AdaptiveLimit:
             self._window_rest = 0.0
         alone = max(REST, REST_SECONDS * speed) * (1.0 if self._tested else 0.5)
         rest = alone + self._shared * (SHARED_SECONDS * speed - alone)
-        if ceiling >= (1.0 - MOVED) * self._stood[knob]:
-            rest = max(rest, min(CALM_SECONDS, CALM * (now - self._moved_at)) * speed)
+        if ceiling >= (1.0 - MOVED) * self._stood.get(knob, 0.0):
+            rest = max(rest, CALM * (now - self._moved_at) * speed)
         if self._tested:
-            self._stood[knob] = max(self._stood[knob], ceiling)
+            self._stood[knob] = max(self._stood.get(knob, 0.0), ceiling)
         self._rest = max(rest, self._window_rest, 1.0)
         self._begin_rest(ceiling)
 
@@ -315,11 +331,14 @@ class AdaptiveLimit:
 
     def _refusals_ended(self, start: Start) -> None:
         """The first answer after refusals: from one such moment to the next the limit is exact."""
-        refused_for = start.at - self._at[self._first & LAST]
+        refused_for = start.at - self._first.at
         elapsed = start.at - self._mark[1]
         accepted = self._accepted(start)
         outage = self._run >= OUTAGE
-        exact = self._full and self._steady
+        exact = self._full and (self._steady or refused_for > LONG)
+        if self._rate_before:
+            self.rate, self._rate_before = self._rate_before, 0.0
+            self.paused_until = -math.inf
         self._run = 0
         self._mark = (start.seq, start.at, self._refused)
         self._full = True
@@ -327,10 +346,11 @@ class AdaptiveLimit:
             return
         if refused_for > elapsed / 2 and self._rate_bounds[0] < self._rate_bounds[1]:
             self._steered = "rate"  # a quota of requests, used up: slots would have come free
+            self._belief = -SURE / 2
         elif not exact:
             return
         if self._steered == "rate":
-            if refused_for > 1.0:
+            if refused_for > LONG:
                 self._window_rest = accepted / 2
                 self._rest = max(self._rest, self._window_rest)
             self._begin_rest(accepted / elapsed)
@@ -340,12 +360,22 @@ class AdaptiveLimit:
     def _apply(self) -> None:
         beyond = self._x - 1.0
         value = self._ceiling + self._reach * beyond * beyond * beyond
-        if self._steered == "rate":
-            low, high = self._rate_bounds
-            self.rate = low if value < low else min(value, high)
-        else:
+        if self._steered == "concurrency":
             self.concurrency = int(self._clamp("concurrency", value + 0.5))
+            return
+        low, high = self._rate_bounds
+        value = low if value < low else min(value, high)
+        if not self._rate_before:
+            self.rate = value
 
     def _clamp(self, knob: Knob, value: float) -> float:
         low, high = self._rate_bounds if knob == "rate" else self._slot_bounds
         return min(max(value, low), high)
+
+
+def _check(name: str, bounds: tuple[float, float]) -> None:
+    if not 0 < bounds[0] <= bounds[1] < math.inf:
+        raise ValueError(
+            f"{name} is {bounds!r}: it must be a lower and an upper bound, finite and above 0, "
+            "the lower one first; equal bounds fix it"
+        )

@@ -98,12 +98,16 @@ class Line:
     def eta(self) -> float:
         """Return how many seconds from now a start would come if it queued now.
 
-        An estimate on the early side: it may come later, hardly ever sooner.
+        An estimate on the early side, as long as the gates stay as they are.
         """
         now = asyncio.get_running_loop().time()
         position = len(self._waiters) + self._resuming + 1
         waits = [gate.eta(now, position) for gate in self._gates]
-        return max(0.0, self._paused_until - now, *waits)
+        return max(self.paused_for(), *waits)
+
+    def paused_for(self) -> float:
+        """Return how many seconds of a pause are left."""
+        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
 
     def pause(self, until: float) -> None:
         """Let nothing start before this instant of the event loop's clock.

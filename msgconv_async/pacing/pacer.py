@@ -82,6 +82,7 @@ class Pacer:
             )
         except ValueError as error:
             raise ConfigurationError(f"Pacer: {error}") from None
+        self._fixed = not isinstance(rate, tuple)
         self._slots = ConcurrencyLimit(self._limit.concurrency)
         self._bucket = TokenBucket(self._limit.rate)
         self._line = Line(self._slots, self._bucket)
@@ -125,8 +126,14 @@ class Pacer:
         )
 
     def eta(self) -> float:
-        """Return how many seconds from now a request that queued now would start, or less."""
-        return self._line.eta()
+        """Return how many seconds from now a request that queued now would start, or less.
+
+        Before anything was refused nobody knows: the pace may double with every answer, so only a
+        pause counts.
+        """
+        if self._fixed or self._limit.found:
+            return self._line.eta()
+        return self._line.paused_for()
 
     def turn(self) -> Turn:
         """Return an async context manager that waits for a turn and holds its slot while inside."""
@@ -157,6 +164,7 @@ class Pacer:
             limit.neutral(start, now)
         self._slots.capacity = limit.concurrency
         if limit.rate != self._bucket.rate:
+            self._line.replan()  # who is due by now is due at the old rate
             self._bucket.change(now, limit.rate, self._bucket.burst)
         self._line.pause(limit.paused_until)
 

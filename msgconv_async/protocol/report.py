@@ -231,7 +231,7 @@ def decode_report(
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _malformed(body, error) from None
     return ConversationReport(
-        _intervals(document.intervals, query) if document.intervals else (),
+        _intervals(document.intervals, query, at) if document.intervals else (),
         document.skills,
         document.agents,
         document.totals,
@@ -240,7 +240,9 @@ def decode_report(
     )
 
 
-def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tuple[Interval, ...]:
+def _intervals(
+    received: list[_Interval], query: ConversationQuery | None, at: datetime | None
+) -> tuple[Interval, ...]:
     """Put the intervals in order and give each its start, from ends alone.
 
     There are ``timeframe / interval + 1`` intervals, the newest still open and the earliest cut to
@@ -258,6 +260,7 @@ def _intervals(received: list[_Interval], query: ConversationQuery | None) -> tu
             size, frame = timedelta(minutes=query.interval), timedelta(minutes=query.timeframe)
             starts = [end - (size if newest - end < frame else BUCKET) for end in ends]
             on_edge = len(ends) == frame // size and newest - ends[0] == frame - size
+            on_edge = on_edge and (at is None or newest <= at)  # else one was left out
         else:
             starts = [ends[0] - BUCKET, *ends[:-1]]
             on_edge = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -87,9 +88,17 @@ class Sandbox:
             "concurrency": (concurrency, concurrency is None or concurrency >= 1, "1 or more"),
             "rate": (rate, rate is None or rate > 0, "above 0, in requests per second"),
             "burst": (burst, burst >= 0, "0 or more"),
-            "latency": (latency, latency >= 0, "0 or more, in seconds"),
-            "retry_after": (retry_after, (retry_after or 0) >= 0, "0 or more, in seconds"),
-            "token_lifetime": (token_lifetime, token_lifetime > 0, "above 0, in seconds"),
+            "latency": (latency, 0 <= latency < math.inf, "0 or more, in seconds"),
+            "retry_after": (
+                retry_after,
+                0 <= (retry_after or 0) < math.inf,
+                "0 or more, in seconds",
+            ),
+            "token_lifetime": (
+                token_lifetime,
+                0 < token_lifetime < math.inf,
+                "above 0, in seconds",
+            ),
             "port": (port, 0 <= port <= _LAST_PORT, f"0 to {_LAST_PORT}"),
         }
         for name, (value, right, rule) in rules.items():

@@ -15,6 +15,7 @@ from msgconv_async import (
     ConversationQuery,
     ConversationSession,
     DeadlineExceeded,
+    Pacer,
     RateLimited,
     RetryPolicy,
     ServerError,
@@ -387,7 +388,9 @@ async def test_the_timeout_covers_login_and_request(part: str) -> None:
 async def test_a_queue_too_long_for_the_timeout_fails_at_once() -> None:
     """Who would wait in vain is told so, and does not stand in the queue."""
     async with Sandbox(latency=5) as sandbox:
-        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
+        async with ConversationSession(
+            coalesce=False, base_url=sandbox.url, pacer=lambda: Pacer(rate=10, concurrency=4)
+        ) as session:
             who = account(sandbox)
             await session.fetch(who, QUERY)
             busy = [asyncio.create_task(session.fetch(who, QUERY, timeout=None)) for _ in range(40)]
@@ -401,6 +404,33 @@ async def test_a_queue_too_long_for_the_timeout_fails_at_once() -> None:
             for task in busy:
                 task.cancel()
             await asyncio.wait(busy)
+
+
+async def test_a_queue_whose_pace_is_not_known_yet_is_waited_in() -> None:
+    """A cold account's first numbers are a beginning: nobody is turned away because of them."""
+    async with Sandbox() as sandbox:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
+            who = account(sandbox)
+
+            await asyncio.gather(*(session.fetch(who, QUERY, timeout=5) for _ in range(300)))
+
+            assert 300 == sandbox.requests[who.id]
+
+
+async def test_an_unreasonable_retry_after_does_not_stop_the_account() -> None:
+    """It ends the calls that were told, each with the value; once the service is well, it works."""
+    async with Sandbox(retry_after=86_400) as sandbox:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
+            who = account(sandbox)
+            sandbox.fail_next(5, status=429)
+            for _ in range(5):
+                with pytest.raises(RateLimited) as refused:
+                    await session.fetch(who, QUERY, timeout=600)
+                assert 86_400 == refused.value.retry_after
+
+            began = now()
+            await session.fetch(who, QUERY, timeout=600)
+            assert now() - began < 30
 
 
 async def test_an_account_that_refuses_everything_fails_as_soon_as_waiting_is_in_vain() -> None:

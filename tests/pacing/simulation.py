@@ -2,13 +2,13 @@
 
 Nothing sleeps and nothing is threaded: a heap of events, a seeded generator, and the pacer's rules.
 A `Server` decides at once whether a request is answered or refused (429); `Client` is a model of
-the pacer (one queue in order, slots, a token bucket with a burst of one, a pause, retries after a
-second or more) around the algorithm under test; `run` plays a `Scenario` and returns a `Report`.
+the pacer (one queue in order, slots, the token bucket itself, a pause, retries after a second or
+more) around the algorithm under test; `run` plays a `Scenario` and returns a `Report`.
 
 What is modelled because it decides results: the network (a refusal comes back after one round trip,
 an answer after the service time as well), service times that vary (log-normal), timers that fire on
-a grid of about a millisecond and therefore release together whatever is due, a catch-up of a few
-milliseconds, and a server clock of whole milliseconds (as nginx has).
+a grid of about a millisecond and therefore release together whatever is due, the line's catch-up,
+which gate held the head of the queue last, and a server clock of whole milliseconds (as nginx has).
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import heapq
 import math
 import random
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from msgconv_async.pacing.adaptive import AdaptiveLimit, Start
+from msgconv_async.pacing.adaptive import AdaptiveLimit, Knob, Start
+from msgconv_async.pacing.line import CATCH_UP
+from msgconv_async.pacing.token_bucket import TokenBucket
 
 Scale = Callable[[float], float]
 """The share of the limit in force at an instant (1.0: all of it)."""
 
 SIGMA = 0.4  # spread of the log-normal service times
 TIMER_GRID = 0.001  # seconds: what an asyncio timer resolves
-CATCH_UP = 0.005  # seconds of starts a late wake-up may catch up on
 
 
 def steady(_: float) -> float:
@@ -167,6 +169,32 @@ class Both:
         return None
 
 
+class Limit(Protocol):
+    """What a client asks and tells: `AdaptiveLimit`, or another way to go about it."""
+
+    rate: float
+    concurrency: int
+    paused_until: float
+
+    def started(self, now: float, in_flight: int, held: Knob | None) -> Start: ...
+    def answered(self, start: Start, now: float) -> None: ...
+    def neutral(self, start: Start, now: float) -> None: ...
+    def throttled(self, start: Start, now: float, retry_after: float | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to meet an unknown limit.
+
+    `retry` says after how many seconds a request refused that many times is sent again (a quarter
+    of a second of chance is added); with `sleeps`, it keeps its place in flight until then.
+    """
+
+    limit: Callable[[], Limit] = AdaptiveLimit
+    retry: Callable[[int], float] = lambda _: 1.0
+    sleeps: bool = False
+
+
 class World:
     """Virtual time and its events."""
 
@@ -191,43 +219,34 @@ class World:
 
 
 class Client:
-    """The pacer's rules around one `AdaptiveLimit`; work never ends unless `demand` says so."""
+    """The pacer's rules around one limit; work never ends unless the scenario says so."""
 
     def __init__(
-        self,
-        world: World,
-        server: Server,
-        limit: AdaptiveLimit,
-        *,
-        service: float,
-        network: float,
-        begins: float = 0.0,
-        demand: float | None = None,
-        idle: tuple[float, float] | None = None,
-        failures: float = 0.0,
+        self, world: World, server: Server, scenario: Scenario, way: Way, begins: float
     ) -> None:
-        self.world, self.server, self.limit = world, server, limit
-        self._mu, self._network, self._demand = math.log(service), network, demand
-        self._idle, self._failures = idle, failures
-        self.in_flight, self._waiting = 0, 0
-        self._virtual_start = -math.inf  # of the last start: the bucket's only state
-        self._held: Literal["rate", "concurrency"] | None = None
-        self._timer = math.inf
+        self.world, self.server, self.limit = world, server, way.limit()
+        self._scenario, self._way, self._mu = scenario, way, math.log(scenario.service)
+        self._bucket = TokenBucket(self.limit.rate)
+        self.in_flight, self._arrived = 0, 0
+        self._retries: deque[int] = deque()  # how often each was refused
+        self._held: Knob | None = None
+        self._due = self._timer = math.inf  # when the head is due; when the timer fires for it
         self.answers: list[float] = []
         self.refusals: list[float] = []
-        world.at(begins, self._arrive if demand else self._pump)
+        world.at(begins, self._arrive if scenario.demand else self._pump)
 
     def _arrive(self) -> None:
-        self._waiting += 1
-        gap = self.world.rng.expovariate(self._demand or 1.0)
+        self._arrived += 1
+        gap = self.world.rng.expovariate(self._scenario.demand or 1.0)
         self.world.at(self.world.now + gap, self._arrive)
         self._pump()
 
     def _has_work(self) -> bool:
-        if self._idle and self._idle[0] <= self.world.now < self._idle[1]:
-            self._wake_at(self._idle[1])
+        idle = self._scenario.idle
+        if idle and idle[0] <= self.world.now < idle[1]:
+            self._wake_at(idle[1])
             return False
-        return self._demand is None or self._waiting > 0
+        return self._scenario.demand is None or self._arrived > 0 or bool(self._retries)
 
     def _wake_at(self, when: float) -> None:
         when = math.ceil(when / TIMER_GRID + self.world.rng.random()) * TIMER_GRID
@@ -238,44 +257,51 @@ class Client:
     def _wake(self) -> None:
         if self._timer <= self.world.now:
             self._timer = math.inf
-        self._pump()
+            self._pump()
 
     def _pump(self) -> None:
-        now, limit = self.world.now, self.limit
+        """As `Line.replan`: starts all who are due, each as of its own due instant."""
+        now, limit, bucket = self.world.now, self.limit, self._bucket
+        at = min(now, max(self._due, now - CATCH_UP))
+        self._due = math.inf
         while self._has_work():
-            if now < limit.paused_until:
-                return self._wake_at(limit.paused_until)
             if self.in_flight >= limit.concurrency:
                 self._held = "concurrency"
-                return None
-            due = self._virtual_start + 1.0 / limit.rate
+                return
+            pause, wait = limit.paused_until - at, bucket.delay(at)
+            due = at + max(0.0, pause, wait)
+            if due > at:
+                self._held = "rate" if wait > pause else None
             if due > now:
-                self._held = "rate"
-                return self._wake_at(due)
-            self._virtual_start = max(due, now - CATCH_UP)
-            self._send(now)
+                self._due = due
+                self._wake_at(due)
+                return
+            at = due
+            bucket.delay(at)
+            bucket.take(at)
+            self._send()
         self._held = None
-        return None
 
-    def _send(self, now: float) -> None:
+    def _send(self) -> None:
         world = self.world
+        tries = self._retries.popleft() if self._retries else 0
+        self._arrived -= not tries
         self.in_flight += 1
-        self._waiting -= 1
-        start = self.limit.started(now, self.in_flight, self._held)
-        world.at(now + self._one_way(), lambda: self._reach_server(start))
+        start = self.limit.started(world.now, self.in_flight, self._held)
+        world.at(world.now + self._one_way(), lambda: self._reach_server(start, tries))
 
     def _one_way(self) -> float:
-        return self._network / 2 * (0.9 + 0.2 * self.world.rng.random())
+        return self._scenario.network / 2 * (0.9 + 0.2 * self.world.rng.random())
 
-    def _reach_server(self, start: Start) -> None:
+    def _reach_server(self, start: Start, tries: int) -> None:
         world = self.world
         if self.server.offer(world.now):
-            world.at(
-                world.now + world.rng.lognormvariate(self._mu, SIGMA), lambda: self._leave(start)
-            )
+            served = world.now + world.rng.lognormvariate(self._mu, SIGMA)
+            world.at(served, lambda: self._leave(start))
         else:
             wait = self.server.retry_after(world.now)
-            world.at(world.now + 0.0005 + self._one_way(), lambda: self._refused(start, wait))
+            back = world.now + 0.0005 + self._one_way()
+            world.at(back, lambda: self._refused(start, wait, tries + 1))
 
     def _leave(self, start: Start) -> None:
         self.server.release()
@@ -283,24 +309,32 @@ class Client:
 
     def _answered(self, start: Start) -> None:
         self.in_flight -= 1
-        if self._failures and self.world.rng.random() < self._failures:
+        if self._scenario.failures and self.world.rng.random() < self._scenario.failures:
             self.limit.neutral(start, self.world.now)
-            self._waiting += 1
+            self._retries.append(1)
         else:
             self.answers.append(self.world.now)
             self.limit.answered(start, self.world.now)
-        self._pump()
+        self._learnt()
 
-    def _refused(self, start: Start, wait: float | None) -> None:
+    def _refused(self, start: Start, wait: float | None, tries: int) -> None:
         now = self.world.now
-        self.in_flight -= 1
+        self.in_flight -= not self._way.sleeps
         self.refusals.append(now)
         self.limit.throttled(start, now, wait)
-        self.world.at(now + max(1.0, wait or 0.0) + 0.25 * self.world.rng.random(), self._retry)
+        pause = max(self._way.retry(tries), wait or 0.0) + 0.25 * self.world.rng.random()
+        self.world.at(now + pause, lambda: self._retry(tries))
+        self._learnt()
+
+    def _retry(self, tries: int) -> None:
+        self.in_flight -= self._way.sleeps
+        self._retries.append(tries)
         self._pump()
 
-    def _retry(self) -> None:
-        self._waiting += 1
+    def _learnt(self) -> None:
+        if self.limit.rate != self._bucket.rate:
+            self._pump()  # who is due by now is due at the old rate
+            self._bucket.change(self.world.now, self.limit.rate, 1.0)
         self._pump()
 
 
@@ -317,7 +351,6 @@ class Scenario:
     demand: float | None = None
     idle: tuple[float, float] | None = None
     failures: float = 0.0
-    limit: Callable[[], AdaptiveLimit] = field(default=AdaptiveLimit)
 
 
 @dataclass
@@ -375,22 +408,10 @@ def _within(times: list[float], start: float, end: float | None) -> int:
     return (len(times) if end is None else bisect_left(times, end)) - bisect_left(times, start)
 
 
-def run(scenario: Scenario, seed: int) -> Report:
+def run(scenario: Scenario, seed: int, way: Way | None = None) -> Report:
     """Plays a scenario from cold; the same seed gives the same run."""
     world, server = World(seed), scenario.server()
-    clients = [
-        Client(
-            world,
-            server,
-            scenario.limit(),
-            service=scenario.service,
-            network=scenario.network,
-            begins=begins,
-            demand=scenario.demand,
-            idle=scenario.idle,
-            failures=scenario.failures,
-        )
-        for begins in scenario.begins
-    ]
+    way = way or Way()
+    clients = [Client(world, server, scenario, way, begins) for begins in scenario.begins]
     world.run(scenario.duration)
     return Report(scenario, server, clients)
