@@ -74,6 +74,12 @@ def test_every_program_is_run_here() -> None:
     assert len(tested) == README.read_text(encoding="utf-8").count("```python\n")
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    """No line stands for a table that was to come."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert [] == [line for line in lines if re.fullmatch("[A-Z_]{3,}", line)]
+
+
 async def test_the_first_program_prints_what_each_skill_resolved(sandbox: Sandbox) -> None:
     lines = await _output("A question", ("http://127.0.0.1:8080", sandbox.url))
     assert {"-1", "1", "2"} <= {line.split()[2] for line in lines}

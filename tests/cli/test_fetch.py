@@ -133,9 +133,14 @@ def test_a_failed_account_is_said_on_stderr_and_the_others_are_delivered(
         assert line.startswith("msgconv: account 404: the login was refused (HTTP 401)")
 
 
+@pytest.mark.parametrize(
+    "page",
+    [b"<html>Welcome</html>", b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", b'{"a":"\xff"}'],
+    ids=["a page", "too deep", "not UTF-8"],
+)
 @pytest.mark.parametrize("form", ["csv", "table", "json"])
 def test_an_answer_that_is_not_json_is_a_failure_in_every_format(
-    run: Run, monkeypatch: pytest.MonkeyPatch, form: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, form: str, page: bytes
 ) -> None:
     """Such as the page of a proxy: nothing of it is passed off as a result."""
 
@@ -143,7 +148,7 @@ def test_an_answer_that_is_not_json_is_a_failure_in_every_format(
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(b"<html>Welcome</html>")
+            self.wfile.write(page)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -158,7 +163,7 @@ def test_an_answer_that_is_not_json_is_a_failure_in_every_format(
     assert (1, "") == (done.code, done.out)
     [line] = done.err.splitlines()
     assert line.startswith("msgconv: account 71: ")
-    assert "JSON" in line
+    assert "JSON" in line or "UTF-8" in line
 
 
 def test_an_account_named_twice_is_asked_once(run: Run, sandbox: str) -> None:

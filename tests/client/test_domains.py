@@ -229,7 +229,15 @@ def test_a_base_url_that_is_more_or_less_than_an_origin_is_refused(url: str) -> 
 
 
 @pytest.mark.parametrize(
-    "url", ["https://user:secret@h", "https://user:sec@secret@h/", "http://u:a/secret@h"]
+    "url",
+    [
+        "https://user:secret@h",
+        "https://user:sec@secret@h/",
+        "http://u:a/secret@h",
+        "user:secret@h",
+        "https:/user:secret@h",
+        "https://h/?token=secret",
+    ],
 )
 def test_a_refused_base_url_is_shown_without_its_password(url: str) -> None:
     """What stands before the @ may be a secret."""
@@ -237,6 +245,14 @@ def test_a_refused_base_url_is_shown_without_its_password(url: str) -> None:
         ConversationSession(base_url=url)
 
     assert "secret" not in str(caught.value)
+
+
+def test_a_refused_host_is_shown_without_its_password() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Account("1", CLIENT, host="user:secret@h")
+
+    assert "secret" not in str(caught.value)
+    assert "is not a bare host name" in str(caught.value)
 
 
 def test_the_environment_names_the_base_url(monkeypatch: pytest.MonkeyPatch) -> None:

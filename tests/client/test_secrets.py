@@ -1,7 +1,9 @@
 import asyncio
+import html
 import json
 import logging
 import pickle
+import re
 import subprocess
 import sys
 import traceback
@@ -85,13 +87,16 @@ def assert_silent(text: str) -> None:
 
 
 def spellings(secret: str) -> list[str]:
-    """A secret as forms, JSON and people write it."""
+    """A secret as forms, JSON, HTML and people write it."""
     return [
         secret,
         quote(secret, safe=""),
         quote_plus(secret),
         json.dumps(secret),
         json.dumps(secret, ensure_ascii=False),
+        json.dumps(secret).replace("/", r"\/"),
+        html.escape(secret),
+        re.sub("%..", lambda match: match[0].lower(), quote(secret, safe="")),
     ]
 
 

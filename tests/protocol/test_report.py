@@ -685,3 +685,13 @@ def test_without_intervals_and_instant_no_window_is_known() -> None:
     """A report does not guess when it was asked, or for how long."""
     assert decode_report(b"{}", ConversationQuery(60)).window is None
     assert decode_report(b"{}", at=NOW).window is None
+
+
+def test_an_interval_that_was_left_out_does_not_close_the_newest() -> None:
+    """As many as on a bucket's edge, but asked off it: the newest still fills."""
+    kept = answer(window(NOW, 20, 10).intervals)[:2]
+    report = decode_report(
+        encode({"metricsByIntervals": kept}), ConversationQuery(20, interval=10), at=NOW
+    )
+
+    assert [True, False] == [each.complete for each in report.intervals]
