@@ -28,6 +28,7 @@ from msgconv_async.client.fanout import (
 from msgconv_async.client.flight import Flights
 from msgconv_async.client.follow import SETTLE, Following, Since, follow, utc_now
 from msgconv_async.client.freshness import FreshAnswers
+from msgconv_async.client.pacers import Pacers
 from msgconv_async.client.retry import RetryPolicy
 from msgconv_async.client.transport import MAX_BODY, Answer, Transport, once
 from msgconv_async.errors import (
@@ -110,8 +111,7 @@ class ConversationSession:
         self._origin = parse_origin(base_url) if base_url else None
         self._given = http
         self._policy = retry or RetryPolicy()
-        self._new_pacer = pacer
-        self._pacers: dict[str, Pacer] = {}
+        self._pacers = Pacers(pacer)
         if not 0 <= fresh_for < math.inf:
             raise ConfigurationError(f"fresh_for={fresh_for!r}: it must be 0 seconds or more")
         self._coalesce = coalesce
@@ -288,11 +288,11 @@ class ConversationSession:
         )
 
     def pacer(self, account: Account) -> Pacer:
-        """Return the account's pacer: what it has sent, and the pace it now believes in."""
-        pacer = self._pacers.get(account.id)
-        if pacer is None:
-            pacer = self._pacers[account.id] = self._new_pacer()
-        return pacer
+        """Return the account's pacer: what it has sent, and the pace it now believes in.
+
+        An account that was never throttled may have a new one after a thousand others were asked.
+        """
+        return self._pacers.of(account.id)
 
     def stats(self, account: Account) -> PacerStats:
         """Return what was sent to the account and answered, and the pace now believed in."""

@@ -1,10 +1,13 @@
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, ClassVar, TypeAlias
 
 import anyio
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from msgconv_async import (
     Account,
@@ -17,9 +20,11 @@ from msgconv_async import (
     Unauthorized,
 )
 from msgconv_async.sandbox import Sandbox
-from tests.client.support import BEARER, QUERY, account, client_tasks, now
+from tests.client.support import BEARER, EVEN, QUERY, account, client_tasks, now
 
 pytestmark = pytest.mark.looptime
+
+Fault: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 
 def everybody(sandbox: Sandbox) -> list[Account]:
@@ -124,6 +129,132 @@ async def test_no_more_are_asked_at_once_than_allowed(bound: int) -> None:
     assert bound == slow.most
 
 
+def throttling(seconds: float) -> Fault:
+    """Answer 429 and ask to come back in a second, for so long."""
+    until = now() + seconds
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        if now() < until:
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        return None
+
+    return fault
+
+
+def stalling(seconds: float) -> Fault:
+    """Take so long over each request."""
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        await asyncio.sleep(seconds)
+        return None
+
+    return fault
+
+
+async def arrivals(trouble: Fault | None, times: int, bound: int) -> dict[str, list[float]]:
+    """Ask the last account, which is in trouble, before all others; return when outcomes came."""
+    slow = Slow(0.1)
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        if trouble and request.path.endswith(f"/{troubled.id}/msgconversation"):
+            return await trouble(request)
+        return await slow(request)
+
+    async with Sandbox(accounts=12, fault=fault) as sandbox:
+        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+            *others, troubled = everybody(sandbox)
+            asked = [*([troubled] * times if trouble else []), *(others * times)]
+            came: dict[str, list[float]] = {each.id: [] for each in asked}
+            began = now()
+            async with session.fetch_many(asked, QUERY, max_in_flight=bound) as outcomes:
+                async for outcome in outcomes:
+                    assert outcome.report is not None
+                    came[outcome.account.id].append(now() - began)
+    return came
+
+
+@pytest.mark.parametrize(
+    ("trouble", "lasts"),
+    [(lambda: stalling(30), 30), (lambda: throttling(20), 20)],
+    ids=["a slow answer", "throttling"],
+)
+async def test_an_account_in_trouble_holds_up_no_other(
+    trouble: Callable[[], Fault], lasts: float
+) -> None:
+    """What comes of the others comes at the same instants as without it."""
+    alone = await arrivals(None, 4, 100)
+
+    beside = await arrivals(trouble(), 4, 100)
+
+    *_, (_, troubled) = sorted(beside.items())
+    assert lasts <= troubled[0]
+    for account_id, instants in alone.items():
+        assert instants == pytest.approx(beside[account_id], abs=0.02)
+        assert 3 > instants[-1]
+
+
+@pytest.mark.parametrize("trouble", [stalling, throttling])
+async def test_an_account_in_trouble_takes_one_place(trouble: Callable[[float], Fault]) -> None:
+    """Of few places it has its own, and the others are as quick as with one place less."""
+    alone = await arrivals(None, 1, 2)
+
+    beside = await arrivals(trouble(30), 1, 3)
+
+    for account_id, instants in alone.items():
+        assert instants == pytest.approx(beside[account_id], abs=0.02)
+
+
+class Names(AbstractResolver):
+    """Finds every name on this machine, and notes which were looked up."""
+
+    asked: ClassVar[list[str]] = []
+
+    def __init__(self, **_: object) -> None:
+        """Take what aiohttp's own takes."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        self.asked.append(host)
+        await asyncio.sleep(0.1)
+        return [
+            ResolveResult(
+                hostname=host,
+                host="127.0.0.1",
+                port=port,
+                family=socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def test_rounds_share_connections_and_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round after round the same connections are used, and the name is looked up once."""
+    monkeypatch.setattr("aiohttp.connector.DefaultResolver", Names)
+    monkeypatch.setattr(Names, "asked", [])
+    peers: Counter[object] = Counter()
+
+    async def note(request: web.Request) -> None:
+        assert request.transport is not None
+        peers[request.transport.get_extra_info("peername")] += 1
+
+    async with Sandbox(accounts=30, latency=1, fault=note) as sandbox:
+        origin = sandbox.url.replace("127.0.0.1", "localhost")
+        async with ConversationSession(base_url=origin) as session:
+            for _ in range(4):
+                async with session.fetch_many(everybody(sandbox), QUERY) as outcomes:
+                    assert 30 == len([each async for each in outcomes if each.report])
+                assert 30 == len(peers)
+                await asyncio.sleep(10)
+
+    assert 30 * 5 == peers.total()  # a login each, and four rounds
+    assert ["localhost"] == Names.asked
+
+
 class Drawn:
     """An endless supply of accounts, lazily made, that counts."""
 
@@ -156,7 +287,7 @@ async def test_accounts_are_drawn_as_fast_as_outcomes_are_taken(way: str) -> Non
                 outcome = await anext(outcomes)
                 assert isinstance(outcome.error, Unauthorized)
                 await asyncio.sleep(10)
-                assert taken + 4 <= drawn.count <= taken + 6
+                assert taken + 5 == drawn.count
 
         assert client_tasks() == set()
 

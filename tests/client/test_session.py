@@ -336,6 +336,23 @@ async def test_each_account_s_pacer_is_made_by_the_caller_s_recipe() -> None:
     assert [2, 2] == [each.answered for each in made]
 
 
+def test_memory_does_not_grow_with_accounts() -> None:
+    """Pacers are forgotten, but none that is in use or was throttled."""
+    session = ConversationSession(base_url="http://localhost")
+    held, throttled, idle = (Account(each, BEARER) for each in ("1", "2", "3"))
+    pacer = session.pacer(held)
+    session.pacer(throttled).throttled += 1
+    session.pacer(idle).sent += 1
+
+    for number in range(10, 5010):
+        session.pacer(Account(str(number), BEARER))
+
+    assert 1002 == len(session._pacers)
+    assert pacer is session.pacer(held)
+    assert 1 == session.stats(throttled).throttled
+    assert 0 == session.stats(idle).sent
+
+
 async def test_connections_are_used_again() -> None:
     """Ten calls in a row, login included, need one connection."""
     peers: set[Any] = set()

@@ -1,0 +1,43 @@
+"""One pacer an account, for as long as it knows something: memory does not grow with accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from msgconv_async.pacing.pacer import Pacer
+
+RECENT = 1000
+"""Pacers kept of the accounts asked last, at 3 kB each. Kept besides them are those that are in
+use, and those that were throttled, which know what a new one would have to find out."""
+
+
+class Pacers:
+    """Makes pacers, and forgets those that a new one would do as well as.
+
+    Args:
+        make: Makes one.
+    """
+
+    def __init__(self, make: Callable[[], Pacer]) -> None:
+        self._make = make
+        self._all = WeakValueDictionary[str, Pacer]()
+        self._recent: dict[str, Pacer] = {}
+        self._kept: dict[str, Pacer] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def of(self, account_id: str) -> Pacer:
+        """Return the account's pacer; while anybody holds it, it is the only one."""
+        pacer = self._all.get(account_id)
+        if pacer is None:
+            pacer = self._all[account_id] = self._make()
+        self._recent.pop(account_id, None)
+        self._recent[account_id] = pacer
+        if len(self._recent) > RECENT:
+            oldest = next(iter(self._recent))
+            past = self._recent.pop(oldest)
+            if past.throttled or past.in_flight or past.waiting:
+                self._kept[oldest] = past
+        return pacer
