@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:  # such as a disk that is full
         _give_up_stdout()
-        complain(f"cannot write: {error.strerror or error}")
+        complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _EXTRA:
@@ -61,9 +61,10 @@ def _give_up_stdout() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed, as by >&-
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
+    # Closed, as by >&-: what is said on stderr is lost, but a result must not be lost in silence.
+    for name, mode in (("stdout", "r"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show, it need not
 

@@ -79,14 +79,16 @@ class ConversationSession:
     created outside an event loop; it belongs to the one it is entered in.
 
     Args:
-        http: An aiohttp session to use, which stays yours to close. None: the session owns one.
+        http: An aiohttp session to use, which stays yours to close, and whose own timeouts and
+            connection limits hold as well. User logins need it to have a ``DummyCookieJar``. None:
+            the session owns one.
         base_url: One origin for every service, such as a local server's; otherwise
             ``MSGCONV_BASE_URL`` from the environment, otherwise each service's own host. Plain
             http only to a loopback address.
         retry: When failed requests are repeated.
         pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
         coalesce: Let calls that ask the same of the same account at the same time share one
-            request. One that gives up does not take the others down; the last one does.
+            request. One that gives up leaves it to the others; the last to give up cancels it.
         fresh_for: Seconds for which an answer may be given again to the same question, though
             never across a five-minute edge. By default none is.
         max_body: The most bytes of an answer, decoded, that are read.

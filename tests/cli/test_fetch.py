@@ -299,8 +299,8 @@ def test_a_signal_ends_it_quietly_and_leaves_no_file_behind(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_a_closed_stdout_is_no_traceback(sandbox: str) -> None:
-    """Nobody reads it, and that is the caller's choice."""
+def test_a_result_that_a_closed_stdout_loses_is_a_failure(sandbox: str) -> None:
+    """It says so in a line, and is no traceback."""
     command = f"{sys.executable} -m msgconv_async fetch 71 --timeframe 5 --base-url {sandbox}"
     done = subprocess.run(  # noqa: S603 - our own command
         ["/bin/sh", "-c", f"{command} 2>&1 >&-"],
@@ -308,7 +308,8 @@ def test_a_closed_stdout_is_no_traceback(sandbox: str) -> None:
         stdout=subprocess.PIPE,
         check=False,
     )
-    assert (0, False) == (done.returncode, b"Traceback" in done.stdout)
+    assert 1 == done.returncode
+    assert b"msgconv: cannot write: stdout is closed" == done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
