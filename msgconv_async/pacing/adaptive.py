@@ -127,8 +127,9 @@ class AdaptiveLimit:
 
     @property
     def found(self) -> bool:
-        """Whether something was ever refused: until then the knobs are nothing but a beginning."""
-        return self._steered is not None
+        """Whether the rate means anything: it is fixed, or something was refused already."""
+        low, high = self._rate_bounds
+        return low == high or self._steered is not None
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start:
         """Notes the start of a request.

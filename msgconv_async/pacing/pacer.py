@@ -82,7 +82,6 @@ class Pacer:
             )
         except ValueError as error:
             raise ConfigurationError(f"Pacer: {error}") from None
-        self._fixed = not isinstance(rate, tuple)
         self._slots = ConcurrencyLimit(self._limit.concurrency)
         self._bucket = TokenBucket(self._limit.rate)
         self._line = Line(self._slots, self._bucket)
@@ -128,12 +127,10 @@ class Pacer:
     def eta(self) -> float:
         """Return how many seconds from now a request that queued now would start, or less.
 
-        Before anything was refused nobody knows: the pace may double with every answer, so only a
-        pause counts.
+        While nothing was refused and the rate is not fixed, nobody knows: the pace may double with
+        every round trip, so only a pause counts.
         """
-        if self._fixed or self._limit.found:
-            return self._line.eta()
-        return self._line.paused_for()
+        return self._line.eta() if self._limit.found else self._line.paused_for()
 
     def turn(self) -> Turn:
         """Return an async context manager that waits for a turn and holds its slot while inside."""
