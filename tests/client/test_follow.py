@@ -1,9 +1,8 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +21,6 @@ from msgconv_async import (
     ConversationReport,
     ConversationSession,
     Failure,
-    Following,
     Gap,
     Interval,
     InvalidQuery,
@@ -32,114 +30,28 @@ from msgconv_async import (
     UnexpectedResponse,
 )
 from msgconv_async.client.checkpoint import Item, Position, advance
-from msgconv_async.client.fanout import MAX_IN_FLIGHT
-from msgconv_async.client.follow import SETTLE, follow
-from msgconv_async.protocol.buckets import BUCKET, floor, window
+from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Clock, Conversation, Sandbox, Synthetic
-from tests.client.support import BEARER, account, now, turns
+from tests.client.following import (
+    DAY,
+    EDGE,
+    HOUR,
+    NOON,
+    ONE,
+    QUERY,
+    Service,
+    all_within,
+    background_tasks,
+    bucket,
+    consecutive,
+    ends,
+    many,
+    take,
+    up_to,
+)
+from tests.client.support import account, now, turns
 
 pytestmark = pytest.mark.looptime
-
-NOON = datetime(2026, 3, 4, 12, 2, tzinfo=UTC)
-EDGE = floor(NOON)
-ONE = Account("1", BEARER)
-QUERY = ConversationQuery(60)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-
-
-class Service:
-    """Answers as the API does, at once, by a clock of its own.
-
-    Attributes:
-        asked: When, of whom, and what.
-        failing: The accounts that it fails.
-        late: Conversations that came late, by account and by the end of their bucket.
-        moved: How far the server's clock was moved.
-        delay: Seconds that an answer takes.
-        running: How many questions have no answer yet.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[float, str, ConversationQuery]] = []
-        self.failing: set[str] = set()
-        self.late: defaultdict[tuple[str, datetime], int] = defaultdict(int)
-        self.moved = timedelta()
-        self.delay = 0.0
-        self.running = 0
-
-    def now(self) -> datetime:
-        return NOON + timedelta(seconds=now()) + self.moved
-
-    async def __call__(self, account: Account, query: ConversationQuery) -> ConversationReport:
-        self.asked.append((now(), account.id, query))
-        self.running += 1
-        try:
-            await asyncio.sleep(self.delay)
-        finally:
-            self.running -= 1
-        if account.id in self.failing:
-            raise ServerError("failing", status=503, account_id=account.id)
-        spans = window(self.now(), query.timeframe, query.interval).intervals
-        found = [
-            bucket(each.end, 1 + self.late[account.id, each.end], complete=each.complete)
-            for each in spans
-        ]
-        return ConversationReport(tuple(found), query=query, at=self.now())
-
-    def follow(
-        self, accounts: Iterable[Account] = (ONE,), query: ConversationQuery = QUERY, **given: Any
-    ) -> AbstractAsyncContextManager[Following]:
-        settings = {"since": None, "settle": SETTLE, "max_in_flight": MAX_IN_FLIGHT}
-        return follow(self, accounts, query, **{**settings, "clock": self.now, **given})
-
-
-def bucket(end: datetime, count: int = 1, *, complete: bool = True) -> Interval:
-    totals = ConversationMetrics(total_resolved_conversations=count)
-    return Interval(end - BUCKET, end, complete, totals=totals)
-
-
-def many(count: int) -> list[Account]:
-    return [Account(str(number), BEARER) for number in range(count)]
-
-
-async def take(closed: Following, count: int) -> list[Item]:
-    return [await anext(closed) for _ in range(count)]
-
-
-async def all_within(closed: Following, seconds: float) -> list[Item]:
-    """Return what comes in so many seconds."""
-    found = []
-    with anyio.move_on_after(seconds):
-        async for item in closed:
-            found.append(item)  # noqa: PERF401 - what came before the time is up is kept
-    return found
-
-
-async def up_to(closed: Following, end: datetime) -> list[Item]:
-    """Return what comes up to the bucket that ends then."""
-    found: list[Item] = []
-    async for item in closed:
-        found.append(item)
-        if isinstance(item, ClosedBucket) and item.interval.end == end and not item.revised:
-            break
-    return found
-
-
-def background_tasks() -> set[asyncio.Task[Any]]:
-    """Return what runs besides the test."""
-    return asyncio.all_tasks() - {asyncio.current_task()}
-
-
-def ends(items: Iterable[Item]) -> list[datetime]:
-    """Return where buckets end that came for the first time."""
-    return [
-        each.interval.end for each in items if isinstance(each, ClosedBucket) and not each.revised
-    ]
-
-
-def consecutive(first: datetime, last: datetime) -> list[datetime]:
-    return [first + number * BUCKET for number in range((last - first) // BUCKET + 1)]
 
 
 class Delayed:
@@ -493,9 +405,7 @@ async def test_what_the_server_has_not_closed_is_not_told() -> None:
         return ConversationReport(tuple(still_open))
 
     later = NOON + DAY
-    async with follow(
-        ask, [ONE], QUERY, since=None, settle=0, max_in_flight=1, clock=lambda: later
-    ) as closed:
+    async with service.follow(ask=ask, settle=0, clock=lambda: later) as closed:
         items = await all_within(closed, 900)
 
     assert [EDGE] == ends(items)
@@ -581,9 +491,7 @@ async def test_an_answer_without_intervals_is_a_failure() -> None:
     async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
         return ConversationReport()
 
-    async with follow(
-        ask, [ONE], QUERY, since=None, settle=0, max_in_flight=1, clock=Service().now
-    ) as closed:
+    async with Service().follow(ask=ask, settle=0) as closed:
         item = await anext(closed)
 
     assert isinstance(item, Failure)
@@ -595,7 +503,7 @@ async def test_the_query_says_of_whom_and_following_says_when() -> None:
     """Skills, agents and groups are asked for as given, and no more time than is needed."""
     query = ConversationQuery(60, interval=5, skill_ids="all", agent_ids=[1, 2], group_ids=3)
     service = Service()
-    async with service.follow(query=query, since=HOUR) as closed:
+    async with service.follow([ONE], query, since=HOUR) as closed:
         await all_within(closed, 900)
 
     asked = [each for _, _, each in service.asked]
@@ -734,13 +642,14 @@ async def test_a_session_that_is_not_open_cannot_follow() -> None:
     ("given", "said"),
     [
         ({"accounts": []}, "there is no account"),
-        ({"accounts": [ONE, ONE]}, "account 1 is given twice"),
+        ({"accounts": [ONE, ONE]}, "account 1 is given 2 times"),
         ({"since": timedelta()}, "24 hours"),
         ({"since": timedelta(hours=25)}, "24 hours"),
         ({"since": NOON.replace(tzinfo=None)}, "naive"),
         ({"settle": -1}, "settle=-1"),
         ({"settle": 289}, "settle=289"),
         ({"max_in_flight": 0}, "max_in_flight=0"),
+        ({"over": -BUCKET}, "over="),
         ({"clock": lambda: NOON.replace(tzinfo=None)}, "clock: the time"),
     ],
 )
@@ -753,4 +662,4 @@ async def test_what_cannot_work_is_refused(given: dict[str, Any], said: str) -> 
 async def test_an_interval_that_is_no_bucket_is_refused() -> None:
     """Following could not do what the query asks for."""
     with pytest.raises(InvalidQuery, match="interval=15: "):
-        Service().follow(query=ConversationQuery(60, interval=15))
+        Service().follow([ONE], ConversationQuery(60, interval=15))
