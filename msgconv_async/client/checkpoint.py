@@ -131,7 +131,12 @@ class Step(NamedTuple):
 
 
 def advance(
-    account: Account, position: Position | None, intervals: Iterable[Interval], settle: int
+    account: Account,
+    position: Position | None,
+    intervals: Iterable[Interval],
+    settle: int,
+    *,
+    revise: bool = True,
 ) -> Iterator[Step]:
     """Work out what an answer adds to what was taken.
 
@@ -139,12 +144,16 @@ def advance(
         account: Whose answer it is.
         position: How far it was taken; None, everything is new.
         intervals: The answer's five-minute intervals, oldest first.
-        settle: How many of the latest closed buckets are to be read again.
+        settle: How many of the latest closed buckets may still change.
+        revise: Hand those out already, and again if they change. False leaves them for later, so
+            that none comes twice.
 
     Yields:
         Buckets that changed, then gaps and new buckets, in order of time.
     """
     closed = [each for each in intervals if each.complete]
+    if not revise:
+        closed, settle = closed[: len(closed) - settle], 0
     if not closed:
         return
     settled = closed[-1].end - settle * BUCKET

@@ -9,8 +9,8 @@ steady trickle. A turn asks, and ends when all that came of it was taken: so no 
 consumed, and a checkpoint knows of nothing that the caller has not had.
 """
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ from msgconv_async.errors import (
 )
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.protocol.query import MAX_TIMEFRAME, MIN_INTERVAL, ConversationQuery
-from msgconv_async.protocol.report import ConversationReport
+from msgconv_async.protocol.report import ConversationReport, Interval
 
 Since: TypeAlias = Checkpoint | datetime | timedelta | None
 Ask: TypeAlias = Callable[[Account, ConversationQuery], Awaitable[ConversationReport]]
@@ -72,26 +72,34 @@ class _Batch(NamedTuple):
 
 
 class Following:
-    """An endless iterator of what comes of following accounts: what `session.follow` hands out.
+    """An iterator of what comes of following accounts: what `session.follow` hands out.
 
     Cancelling an iteration, with a timeout for example, loses nothing: the next takes up there.
+
+    Attributes:
+        turns: How many turns are over, all that came of them taken.
     """
 
     def __init__(
         self,
         ask: Ask,
         accounts: tuple[Account, ...],
-        query: ConversationQuery,
+        queries: tuple[ConversationQuery, ...],
         *,
         since: Since,
         settle: int,
+        revise: bool,
+        over: timedelta | None,
         max_in_flight: int,
         clock: Callable[[], datetime],
     ) -> None:
+        self.turns = 0
         self._ask = ask
         self._accounts = accounts
-        self._query = query
+        self._queries = queries
         self._settle = settle
+        self._revise = revise
+        self._over = over
         self._slots = anyio.CapacityLimiter(max_in_flight)
         self._clock = clock
         self._age = since if isinstance(since, timedelta) else DAY
@@ -104,7 +112,7 @@ class Following:
         self._ahead: dict[str, timedelta] = {}
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
-        self._over = False
+        self._ended = False
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -120,9 +128,9 @@ class Following:
     async def __anext__(self) -> Item:
         """Wait for the next item and take it."""
         await anyio.lowlevel.checkpoint()
-        while not self._ready and not self._over:
+        while not self._ready and not self._ended:
             await self._something.wait()
-        if self._over:
+        if self._ended:
             raise StopAsyncIteration
         # From here on nothing waits: what is taken is either returned or was not taken.
         batch = self._ready[0]
@@ -141,72 +149,94 @@ class Following:
         """Follow while inside; leaving ends all that runs."""
         async with background() as group:
             for account in self._accounts:
-                group.start_soon(self._follow, account)
+                group.start_soon(self._follow if self._over is None else self._once, account)
             try:
                 yield self
             finally:
-                self._over = True
-                self._something.set()
+                self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._something.set()
 
     async def _follow(self, account: Account) -> None:
         phase = phase_of(account.id)
         quicker = min(1.0, len(self._accounts) * _AT_START / _PERIOD)
         await anyio.sleep(until_turn(phase, self._clock()) * quicker)
         while True:
-            # Held until all is taken: so much is in flight, or waits in memory, and no more.
-            async with self._slots:
-                next_turn = anyio.current_time() + until_turn(phase, self._clock(), _APART)
-                steps = deque(await self._turn(account))
-                if steps:
-                    batch = _Batch(steps, anyio.Event())
-                    self._ready.append(batch)
-                    self._something.set()
-                    await batch.taken.wait()
+            begun = anyio.current_time()
+            next_turn = begun + until_turn(phase, self._clock(), _APART)
+            await self._turn(account)
             await anyio.sleep_until(next_turn)
 
-    async def _turn(self, account: Account) -> list[Step]:
+    async def _once(self, account: Account) -> None:
+        assert self._over is not None  # noqa: S101 - or it would follow without end
+        await anyio.sleep(phase_of(account.id) / _PERIOD * self._over.total_seconds())
+        await self._turn(account)
+        if self.turns == len(self._accounts):
+            self._end()
+
+    async def _turn(self, account: Account) -> None:
+        """Ask, and wait until all that came of it is taken."""
+        # Held until then: so much is in flight, or waits in memory, and no more.
+        async with self._slots:
+            if steps := deque(await self._steps(account)):
+                batch = _Batch(steps, anyio.Event())
+                self._ready.append(batch)
+                self._something.set()
+                await batch.taken.wait()
+            self.turns += 1
+
+    async def _steps(self, account: Account) -> Iterable[Step]:
         try:
-            report = await self._read(account)
+            intervals = await self._read(account)
         except SessionUnusable:
             raise  # nothing will ever be read again, of no account
         except MsgConvError as error:
             return [Step(Failure(account, error), None)]
         position = self._positions.get(account.id)
-        return list(advance(account, position, report.intervals, self._settle))
+        return advance(account, position, intervals, self._settle, revise=self._revise)
 
-    async def _read(self, account: Account) -> ConversationReport:
+    async def _read(self, account: Account) -> tuple[Interval, ...]:
         """Ask as far back as is needed, or as the API reaches."""
         position = self._positions.get(account.id)
         if position is None:
             return await self._begin(account)
         timeframe = position.timeframe(self._server_now(account))
-        report = await self._read_back(account, timeframe)
-        if report.intervals[0].start > position.oldest and timeframe < MAX_TIMEFRAME:
+        intervals = await self._read_back(account, timeframe)
+        if intervals[0].start > position.oldest and timeframe < MAX_TIMEFRAME:
             # The clocks misled us, or the machine slept.
-            report = await self._read_back(account, MAX_TIMEFRAME)
-        return report
+            intervals = await self._read_back(account, MAX_TIMEFRAME)
+        return intervals
 
-    async def _begin(self, account: Account) -> ConversationReport:
+    async def _begin(self, account: Account) -> tuple[Interval, ...]:
         """Ask as far back as was wanted when it was asked first, however late it answers."""
         begun = self._begun.setdefault(account.id, anyio.current_time())
         late = timedelta(seconds=anyio.current_time() - begun)
         wanted = -(self._age // -BUCKET) + late // BUCKET
         reached = min(wanted, DAY // BUCKET)
-        report = await self._read_back(account, reached * MIN_INTERVAL)
+        intervals = await self._read_back(account, reached * MIN_INTERVAL)
         if wanted > reached:
-            start = report.intervals[0].start - (wanted - reached) * BUCKET
+            start = intervals[0].start - (wanted - reached) * BUCKET
             self._positions[account.id] = Position(start)
-        return report
+        return intervals
 
-    async def _read_back(self, account: Account, timeframe: int) -> ConversationReport:
-        report = await self._ask(account, replace(self._query, timeframe=timeframe))
-        if not report.intervals:
+    async def _read_back(self, account: Account, timeframe: int) -> tuple[Interval, ...]:
+        answers = []
+        for query in self._queries:
+            report = await self._ask(account, replace(query, timeframe=timeframe))
+            if not report.intervals:
+                raise UnexpectedResponse(
+                    "the answer has no intervals", where="$", account_id=account.id
+                )
+            elapsed = timedelta(seconds=anyio.current_time())
+            self._ahead[account.id] = report.intervals[-1].end - _EPOCH - elapsed
+            answers.append(report.intervals)
+        if not (intervals := _side_by_side(answers)):
             raise UnexpectedResponse(
-                "the answer has no intervals", where="$", account_id=account.id
+                "the answers have no interval in common", where="$", account_id=account.id
             )
-        elapsed = timedelta(seconds=anyio.current_time())
-        self._ahead[account.id] = report.intervals[-1].end - _EPOCH - elapsed
-        return report
+        return intervals
 
     def _server_now(self, account: Account) -> datetime:
         """Return what the server's clock may show at most; at first the client's is believed."""
@@ -219,53 +249,88 @@ class Following:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def _side_by_side(answers: Sequence[tuple[Interval, ...]]) -> tuple[Interval, ...]:
+    """Put the sections of several answers into one interval each, where all of them have it."""
+    first, *others = answers
+    for other in others:
+        by_end = {each.end: each for each in other}
+        first = tuple(
+            Interval(
+                start=each.start,
+                end=each.end,
+                complete=each.complete and beside.complete,
+                skills=each.skills or beside.skills,
+                agents=each.agents or beside.agents,
+                totals=each.totals or beside.totals,
+            )
+            for each in first
+            if (beside := by_end.get(each.end)) is not None
+        )
+    return first
+
+
 def follow(
     ask: Ask,
     accounts: Iterable[Account],
-    query: ConversationQuery,
+    queries: Sequence[ConversationQuery],
     *,
     since: Since,
     settle: int,
+    revise: bool,
+    over: timedelta | None,
     max_in_flight: int,
     clock: Callable[[], datetime],
 ) -> AbstractAsyncContextManager[Following]:
     """Check what `session.follow` was given, and return what follows."""
-    accounts = tuple(accounts)
-    seen: set[str] = set()
-    for account in accounts:
-        if account.id in seen:
-            raise ConfigurationError(f"account {account.id} is given twice: follow it once")
-        seen.add(account.id)
-    if not accounts:
-        raise ConfigurationError("there is no account to follow: give at least one")
-    if query.interval not in {None, MIN_INTERVAL}:
-        raise InvalidQuery(
-            "interval",
-            query.interval,
-            f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
-        )
+    accounts = _each_once(accounts)
+    queries = tuple(_of_buckets(each) for each in queries)
+    if not queries:
+        raise ConfigurationError("there is no query to follow with: give at least one")
     if isinstance(since, timedelta) and not timedelta() < since <= DAY:
         raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
     if isinstance(since, datetime) and since.utcoffset() is None:
         raise ConfigurationError(f"since={since.isoformat()} is naive: give an aware datetime")
     if settle < 0 or settle > DAY // BUCKET:
         raise ConfigurationError(f"settle={settle!r}: it must be 0 to {DAY // BUCKET} buckets")
+    if over is not None and over < timedelta():
+        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
     if max_in_flight < 1:
         raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
     if clock().utcoffset() is None:
         raise ConfigurationError("clock: the time it tells must be aware, such as in UTC")
-    # With an interval, a time frame must be a multiple of it: one bucket does until a turn knows.
-    query = replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL)
     following = Following(
         ask,
         accounts,
-        query,
+        queries,
         since=since,
         settle=settle,
+        revise=revise,
+        over=over,
         max_in_flight=max_in_flight,
         clock=clock,
     )
     return following._running()  # noqa: SLF001 - it is of this module, and of nobody's else
+
+
+def _each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:
+    accounts = tuple(accounts)
+    if not accounts:
+        raise ConfigurationError("there is no account to follow: give at least one")
+    for account_id, times in Counter(each.id for each in accounts).items():
+        if times > 1:
+            raise ConfigurationError(f"account {account_id} is given {times} times: follow it once")
+    return accounts
+
+
+def _of_buckets(query: ConversationQuery) -> ConversationQuery:
+    if query.interval not in {None, MIN_INTERVAL}:
+        raise InvalidQuery(
+            "interval",
+            query.interval,
+            f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
+        )
+    # With an interval, a time frame must be a multiple of it: one bucket does until a turn knows.
+    return replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL)
 
 
 def phase_of(account_id: str) -> float:

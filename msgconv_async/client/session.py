@@ -6,9 +6,9 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
 import aiohttp
@@ -240,10 +240,12 @@ class ConversationSession:
     def follow(
         self,
         accounts: Iterable[Account],
-        query: ConversationQuery,
+        query: ConversationQuery | Sequence[ConversationQuery],
         *,
         since: Since = None,
         settle: int = SETTLE,
+        revise: bool = True,
+        over: timedelta | None = None,
         timeout: float | None = TIMEOUT,
         max_in_flight: int = MAX_IN_FLIGHT,
         clock: Callable[[], datetime] = utc_now,
@@ -252,29 +254,36 @@ class ConversationSession:
 
         Each account is asked every five minutes, at a moment that follows from its id, as far back
         as was not taken yet. One that fails is tried again at its next turn, and catches up. The
-        iteration has no end of its own.
+        iteration has no end of its own, unless ``over`` is given.
 
         Args:
             accounts: Each of them once.
             query: Its skills, agents and groups count. Its time frame does not: that, and an
-                interval of 5 minutes, are what following sets.
+                interval of 5 minutes, are what following sets. Several are asked in each turn, and
+                their sections stand side by side in one bucket: account totals, for example, come
+                only of a query that names neither skills nor agents.
             since: Where to begin: a `Checkpoint`, which must be of the same query; an instant,
                 aware; how far back from now, up to 24 hours. None, and an account that the
                 checkpoint does not hold: as far back as the API reaches.
             settle: How many of an account's latest closed buckets to read again, since the server
                 may still change them.
+            revise: Hand out a bucket as soon as it closes, and again if it changes. False hands it
+                out once it has settled, for who cannot take anything back.
+            over: Give every account one turn only, spread over this time, and then end: what is new
+                is taken, such as by a job that runs again later. None goes on without end.
             timeout: Seconds for each call, as in `fetch`.
             max_in_flight: Bounds accounts being asked and those not all of whose buckets are
                 taken, together: a slow consumer slows the questions down.
             clock: Tells the time of day, aware. It decides when to ask, never what is handed out.
 
         Returns:
-            An async context manager. Inside it is an endless async iterator of `ClosedBucket`,
-            `Gap` (what lies further back than the API reaches) and `Failure`, with the
-            ``checkpoint`` to store once an item is dealt with. Leaving it ends all that runs.
+            An async context manager. Inside it is an async iterator of `ClosedBucket`, `Gap`
+            (what lies further back than the API reaches) and `Failure`, with the ``checkpoint``
+            to store once an item is dealt with. Leaving it ends all that runs.
 
         Raises:
-            ConfigurationError: There is no account, one is given twice, or a setting cannot work.
+            ConfigurationError: There is no account or no query, an account is given twice, or a
+                setting cannot work.
             InvalidQuery: The query's interval is another than 5 minutes.
             SessionUnusable: As in `fetch`; also out of the context, when the session is closed.
         """
@@ -282,9 +291,11 @@ class ConversationSession:
         return follow(
             self._asking(timeout),
             accounts,
-            query,
+            (query,) if isinstance(query, ConversationQuery) else query,
             since=since,
             settle=settle,
+            revise=revise,
+            over=over,
             max_in_flight=max_in_flight,
             clock=clock,
         )
