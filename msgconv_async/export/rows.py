@@ -41,7 +41,8 @@ TYPES: MappingProxyType[str, type] = MappingProxyType(
 )
 """What a column holds: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
 
-_NOT_SENT = ConversationMetrics()
+NOT_SENT = ConversationMetrics()
+"""Totals that the server left out."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -114,7 +115,7 @@ def _account(account_id: str, interval: Interval) -> Iterator[Row]:
 def _skills(account_id: str, interval: Interval) -> Iterator[Row]:
     start, end = interval.start, interval.end
     for skill_id, skill in interval.skills.per_skill.items() if interval.skills else ():
-        if skill.totals != _NOT_SENT:
+        if skill.totals != NOT_SENT:
             yield (account_id, end, skill_id, start, *astuple(skill.totals))
 
 
