@@ -19,7 +19,7 @@ import random
 import statistics
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from types import GenericAlias
@@ -90,6 +90,7 @@ def _shortest(value: float) -> str:
 
 
 Contender = Callable[[], object]
+Prepare = Callable[[bytes], Contender]
 
 
 def _report(body: bytes) -> Contender:
@@ -162,7 +163,7 @@ def _pydantic(make: Callable[[str, Members], Any]) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(make("Document", intervals | sections))
 
 
-CONTENDERS: dict[str, tuple[Callable[[bytes], Contender], float | None]] = {
+CONTENDERS: dict[str, tuple[Prepare, float | None]] = {
     "decode_report": (_report, None),
     "json.loads": (_json, 5),
     "orjson.loads": (_orjson, 2),
@@ -175,9 +176,8 @@ CONTENDERS: dict[str, tuple[Callable[[bytes], Contender], float | None]] = {
 # -- The measurement ------------------------------------------------------------------------------
 
 
-def _serve(name: str, pipe: Connection[float, bytes]) -> None:
+def _serve(prepare: Prepare, pipe: Connection[float, bytes]) -> None:
     """In a child process: take the document, then time one turn for every message."""
-    prepare, _ = CONTENDERS[name]
     run = prepare(pipe.recv_bytes())
     while True:
         taken = []
@@ -192,11 +192,11 @@ def _serve(name: str, pipe: Connection[float, bytes]) -> None:
 
 
 @contextmanager
-def _child(name: str, body: bytes) -> Iterator[Callable[[], float]]:
+def _child(prepare: Prepare, body: bytes) -> Iterator[Callable[[], float]]:
     """Start a contender's process; what is yielded gives it a turn and returns seconds a run."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(name, theirs), daemon=True)
+    process = context.Process(target=_serve, args=(prepare, theirs), daemon=True)
     process.start()
     theirs.close()
     ours.send_bytes(body)
@@ -213,11 +213,14 @@ def _child(name: str, body: bytes) -> Iterator[Callable[[], float]]:
         process.join()
 
 
-def measure(body: bytes, rounds: int) -> dict[str, list[float]]:
+def measure(contenders: Mapping[str, Prepare], body: bytes, rounds: int) -> dict[str, list[float]]:
     """Return the seconds that a run took each contender, round by round."""
     with ExitStack() as processes:
-        run = {name: processes.enter_context(_child(name, body)) for name in CONTENDERS}
-        taken: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        run = {
+            name: processes.enter_context(_child(prepare, body))
+            for name, prepare in contenders.items()
+        }
+        taken: dict[str, list[float]] = {name: [] for name in contenders}
         turns = random.Random(rounds)
         for _ in range(rounds):
             for name in turns.sample(list(run), len(run)):
@@ -235,7 +238,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
 
     body = document(options.intervals)
-    taken = measure(body, options.rounds)
+    contenders = {name: prepare for name, (prepare, _) in CONTENDERS.items()}
+    taken = measure(contenders, body, options.rounds)
     size, maps = len(body) / 1e6, body.count(b'"totalResolvedConversations"')
     print(f"{size:.1f} MB, {maps:,} metric maps, median of {options.rounds} rounds\n")
     print(f"{'':34}{'ms':>8}{'MB/s':>8}{'ratio':>8}{'goal':>8}")
