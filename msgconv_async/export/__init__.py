@@ -1,5 +1,6 @@
 """A report as tables."""
 
+from msgconv_async.export.rollup import roll_up
 from msgconv_async.export.rows import (
     ACCOUNT_METRICS,
     AGENT_METRICS,
@@ -26,4 +27,5 @@ __all__ = [
     "Table",
     "Value",
     "intervals",
+    "roll_up",
 ]

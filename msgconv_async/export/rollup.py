@@ -1,0 +1,135 @@
+"""Intervals added up to longer ones: hours, or days, out of five minutes.
+
+Counts and handling times add up, since a conversation is resolved in one bucket and counted there.
+Averages do not, so each is worked out of the sums, as the handling time over the count of the same
+who: ``avg_time_resolved_conversations_by_ccp`` is
+``total_handling_time_resolved_conversations_by_ccp`` over ``resolved_conversations_by_ccp``, and
+``avg_time_resolved_conversations`` is ``total_handling_time_resolved_conversations`` over
+``total_resolved_conversations``. Over nothing there is no average: where a count is 0, the server
+says 0, and this says None. The averages that the server sent play no part.
+
+What results are intervals again, so that tables are made of them as of any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby, pairwise
+
+from msgspec.structs import astuple
+
+from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.protocol.report import (
+    AgentBreakdown,
+    ConversationMetrics,
+    Interval,
+    SkillBreakdown,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = timedelta(days=1)
+_WHO = 4
+"""Metrics stand in threes of four, all in the same order of who resolved: counts, handling times,
+averages."""
+
+
+def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]:
+    """Add up an account's intervals to periods of the same length.
+
+    Periods begin at midnight UTC and every ``minutes`` after; those of several days are counted
+    from 1970-01-01. A metric that an interval lacks adds nothing, and one that all of them lack
+    stays None; likewise a section. Skills and agents are added up each by itself.
+
+    Args:
+        intervals: Intervals of one account, of five minutes or longer, in any order.
+        minutes: The length of a period: a multiple of 5 that divides a day, or whole days (1440).
+
+    Returns:
+        A period for each in which there is an interval, oldest first. It has ``complete=False``
+        where its intervals do not cover all of it, or one of them is not complete itself.
+
+    Raises:
+        ValueError: ``minutes`` is something else; two intervals overlap, so that their sum would
+            count twice; or an interval lies in more than one period.
+    """
+    size = _period(minutes)
+    ordered = sorted(intervals, key=lambda each: each.start)
+    for one, other in pairwise(ordered):
+        if other.start < one.end:
+            raise ValueError(f"the intervals {_span(one)} and {_span(other)} overlap")
+    for each in ordered:
+        if _number(each.start, size) != _number(each.end - BUCKET, size):
+            raise ValueError(
+                f"the interval {_span(each)} lies in more than one period of {minutes} minutes"
+            )
+    return tuple(
+        _total(_EPOCH + number * size, size, list(parts))
+        for number, parts in groupby(ordered, key=lambda each: _number(each.start, size))
+    )
+
+
+def _period(minutes: int) -> timedelta:
+    size = timedelta(minutes=minutes)
+    if size <= timedelta() or size % BUCKET or (_DAY % size and size % _DAY):
+        raise ValueError(
+            f"minutes={minutes}: it must be a multiple of 5 that divides a day, such as 60, or"
+            " whole days, such as 1440"
+        )
+    return size
+
+
+def _number(instant: datetime, size: timedelta) -> int:
+    return (instant - _EPOCH) // size
+
+
+def _span(interval: Interval) -> str:
+    return f"{interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M}"
+
+
+def _total(start: datetime, size: timedelta, parts: Sequence[Interval]) -> Interval:
+    covered = sum((each.end - each.start for each in parts), timedelta())
+    skills = [each.skills for each in parts if each.skills is not None]
+    agents = [each.agents for each in parts if each.agents is not None]
+    totals = [each.totals for each in parts if each.totals is not None]
+    return Interval(
+        start,
+        start + size,
+        complete=covered == size and all(each.complete for each in parts),
+        skills=_skills(skills) if skills else None,
+        agents=_agents(agents) if agents else None,
+        totals=_sum(totals) if totals else None,
+    )
+
+
+def _skills(parts: Sequence[SkillBreakdown]) -> SkillBreakdown:
+    by_skill: dict[int, list[AgentBreakdown]] = {}
+    for part in parts:
+        for skill_id, each in part.per_skill.items():
+            by_skill.setdefault(skill_id, []).append(each)
+    return SkillBreakdown(
+        {skill_id: _agents(each) for skill_id, each in by_skill.items()},
+        _sum([part.totals for part in parts]),
+    )
+
+
+def _agents(parts: Sequence[AgentBreakdown]) -> AgentBreakdown:
+    by_agent: dict[int, list[ConversationMetrics]] = {}
+    for part in parts:
+        for agent_id, each in part.per_agent.items():
+            by_agent.setdefault(agent_id, []).append(each)
+    return AgentBreakdown(
+        {agent_id: _sum(each) for agent_id, each in by_agent.items()},
+        _sum([part.totals for part in parts]),
+    )
+
+
+def _sum(parts: Sequence[ConversationMetrics]) -> ConversationMetrics:
+    columns = list(zip(*map(astuple, parts), strict=True))[: 2 * _WHO]
+    known = [[value for value in column if value is not None] for column in columns]
+    sums = [sum(values) if values else None for values in known]
+    averages = [
+        time / count if count and time is not None else None
+        for count, time in zip(sums[:_WHO], sums[_WHO:], strict=True)
+    ]
+    return ConversationMetrics(*sums, *averages)
