@@ -55,6 +55,10 @@ class Aggregates:
         self._source = source
         self._kept: OrderedDict[str, dict[int, _Bucket]] = OrderedDict()
 
+    def forget(self, account_id: str) -> None:
+        """Work out an account's closed buckets anew: something was added to them."""
+        self._kept.pop(account_id, None)
+
     def answer(self, account_id: str, question: Question, at: datetime) -> bytes:
         """Return the body that answers a question about one account, asked at an aware instant."""
         covered = window(at, question.timeframe, question.interval)

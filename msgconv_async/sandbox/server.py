@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -111,10 +111,12 @@ class Sandbox:
             self._account_ids = events.account_ids
             clock = clock or Clock(ceil(events.last + timedelta(milliseconds=1)))
         self._source = events or Synthetic(seed)
+        self._added: dict[str, list[Conversation]] = {}
         self._clock = clock or Clock()
+        self._aggregates = Aggregates(self._conversations)
         self._service = Service(
             self._account_ids,
-            Aggregates(self._source),
+            self._aggregates,
             Credentials(self._clock, timedelta(seconds=token_lifetime)),
             Throttle(concurrency=concurrency, rate=rate, burst=burst),
             clock=self._clock,
@@ -225,6 +227,20 @@ class Sandbox:
             raise ConfigurationError(f"status={status}: it must be a failure's, 400 to 599")
         self._service.failures[account_id].extend([status] * times)
 
+    def add(self, *conversations: Conversation) -> None:
+        """Add conversations to those of the source, whenever they were resolved.
+
+        So events come late: a bucket that had been closed tells of them from now on.
+
+        Raises:
+            ConfigurationError: One is of an account that the sandbox does not have.
+        """
+        for each in conversations:
+            if each.account not in self._account_ids:
+                raise ConfigurationError(f"account {each.account!r} is none of the sandbox's")
+            self._added.setdefault(each.account, []).append(each)
+            self._aggregates.forget(each.account)
+
     def resolved(self, account_id: str, start: datetime, end: datetime) -> list[Conversation]:
         """Return the truth: the conversations that an account resolved in a stretch of time.
 
@@ -236,7 +252,15 @@ class Sandbox:
         Returns:
             The conversations, straight from the source, in no particular order.
         """
-        return list(self._source(account_id, start, min(end, self._clock())))
+        return list(self._conversations(account_id, start, min(end, self._clock())))
+
+    def _conversations(
+        self, account_id: str, start: datetime, end: datetime
+    ) -> Iterator[Conversation]:
+        yield from self._source(account_id, start, end)
+        for each in self._added.get(account_id, ()):
+            if start <= each.resolved_at < end:
+                yield each
 
 
 async def _stop(runner: web.AppRunner) -> None:

@@ -1,9 +1,10 @@
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import anyio
@@ -54,25 +55,30 @@ from tests.client.support import account, now, turns
 pytestmark = pytest.mark.looptime
 
 
-class Delayed:
-    """Conversations, some of which reach the service minutes after they were resolved.
+class Punctual:
+    """Conversations, but for one in ten, which reach the service up to ten minutes late."""
 
-    Args:
-        clock: The service's.
-        longest: Minutes.
-    """
-
-    def __init__(self, clock: Callable[[], datetime], longest: float) -> None:
+    def __init__(self) -> None:
         self._source = Synthetic(conversations_per_day=300)
-        self._clock = clock
-        self._longest = longest
 
     def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterator[Conversation]:
         for each in self._source(account_id, start, end):
-            chance = random.Random(f"{account_id}{each.resolved_at}")
-            delay = chance.uniform(0, self._longest) if chance.random() < 0.1 else 0
-            if each.resolved_at + timedelta(minutes=delay) <= self._clock():
+            if not self._delay(each):
                 yield each
+
+    def late(
+        self, account_id: str, start: datetime, end: datetime
+    ) -> list[tuple[datetime, Conversation]]:
+        """Return the others, and when each arrives."""
+        return [
+            (each.resolved_at + timedelta(minutes=delay), each)
+            for each in self._source(account_id, start, end)
+            if (delay := self._delay(each))
+        ]
+
+    def _delay(self, conversation: Conversation) -> float:
+        chance = random.Random(f"{conversation.account}{conversation.resolved_at}")
+        return chance.uniform(0, 10) if chance.random() < 0.1 else 0.0
 
 
 class Storm:
@@ -86,8 +92,18 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.clock = Clock(NOON)
         self.random = random.Random(seed)
-        self.sandbox = Sandbox(accounts=2, events=Delayed(self.clock, 10), clock=self.clock)
+        events = Punctual()
+        self.sandbox = Sandbox(accounts=2, events=events, clock=self.clock)
         self.sandbox.fault = self.fault
+        self.late = sorted(
+            (
+                each
+                for account_id in self.sandbox.account_ids
+                for each in events.late(account_id, NOON - 2 * DAY, NOON + 5 * DAY)
+            ),
+            key=itemgetter(0),
+            reverse=True,
+        )
         self.outages = [(20, 20.5), (24, 30), (34, 34.1), (40, 68)]
         self.skew = timedelta()
         begin = Position(EDGE - 12 * HOUR)
@@ -96,7 +112,8 @@ class Storm:
         self.restarts = 0
 
     async def fault(self, request: web.Request) -> web.StreamResponse | None:
-        self.sandbox._service._aggregates._kept.clear()  # late conversations are to show
+        while self.late and self.late[-1][0] <= self.clock():
+            self.sandbox.add(self.late.pop()[1])
         hours = (self.clock() - NOON) / HOUR
         out = any(start <= hours < end for start, end in self.outages)
         unlucky = request.path.endswith(f"{self.sandbox.account_ids[1]}/msgconversation")

@@ -361,3 +361,29 @@ async def test_fifty_accounts_over_24_hours_in_five_minute_intervals_are_served_
             )
             assert 200 == response.status
         assert 2 > time.process_time() - began
+
+
+# ---------------------------------------------------------------- conversations that come late
+
+
+async def test_a_closed_bucket_tells_of_what_was_added_to_it(ask: Ask) -> None:
+    async with Sandbox(clock=lambda: NOW) as sandbox:
+        account = sandbox.account_ids[0]
+        query = ConversationQuery(60, interval=5)
+        before = decode_report((await ask(sandbox, **query.parameters())).body, query)
+        late = before.intervals[3].start
+        sandbox.add(Conversation(account, late, agent=101, resolved_by="CCP", handling_time_ms=1))
+        after = decode_report((await ask(sandbox, **query.parameters())).body, query)
+
+        changed = [
+            old.start
+            for old, new in zip(before.intervals, after.intervals, strict=True)
+            if old.totals != new.totals
+        ]
+        assert [late] == changed
+        assert late in [each.resolved_at for each in sandbox.resolved(account, late, NOW)]
+
+
+async def test_a_conversation_of_an_account_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="account '5' is none of the sandbox's"):
+        Sandbox().add(Conversation("5", NOW, agent=1, resolved_by="CCP", handling_time_ms=1))
