@@ -45,12 +45,10 @@ class Watch:
 
     Args:
         accounts: Each of them once.
-        note: Said before anything is asked, if there is anything to say.
     """
 
-    def __init__(self, accounts: Sequence[Account], note: str = "") -> None:
+    def __init__(self, accounts: Sequence[Account]) -> None:
         self._accounts = accounts
-        self._note = note
 
     async def run(self, session: ConversationSession) -> Never:
         """Watch until something stops it, such as Ctrl-C.
@@ -58,8 +56,7 @@ class Watch:
         Args:
             session: Not entered yet.
         """
-        for note in filter(None, (self._note, show.MILLISECONDS)):
-            complain(note)
+        complain(show.MILLISECONDS)
         console = Console(highlight=False)
         since = HOURS * timedelta(hours=1) if console.is_terminal else BUCKET
         async with session, session.follow(self._accounts, _QUERY, since=since) as closed:
@@ -197,15 +194,8 @@ def table(rows: Sequence[Row], console: Console) -> Group:
 def _notes(rows: Iterable[Row]) -> list[str]:
     """What is said of a few accounts below the table."""
     said = [str(each.failure.error) for each in rows if each.failure is not None]
-    said += [_gap(each.gap) for each in rows if each.gap is not None]
+    said += [str(each.gap) for each in rows if each.gap is not None]
     return said[:_NOTES]
-
-
-def _gap(gap: Gap) -> str:
-    return (
-        f"account {gap.account.id}: {gap.start:%Y-%m-%d %H:%M} to {gap.end:%Y-%m-%d %H:%M} UTC"
-        " lies too far back to be read"
-    )
 
 
 def _say(item: Item) -> None:
@@ -214,7 +204,7 @@ def _say(item: Item) -> None:
         case Failure(_, error):
             complain(str(error))
         case Gap():
-            complain(_gap(item))
+            complain(str(item))
         case ClosedBucket(account, interval, revised):
             newest = interval.totals or ConversationMetrics()
             time = average(newest)

@@ -6,7 +6,7 @@ the position that holds once it is taken, so that nothing moves before somebody 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, Self, TypeAlias
 
@@ -48,6 +48,10 @@ class Gap(msgspec.Struct, frozen=True):
     account: Account
     start: datetime
     end: datetime
+
+    def __str__(self) -> str:
+        start, end = (f"{each.astimezone(UTC):%Y-%m-%d %H:%M}" for each in (self.start, self.end))
+        return f"account {self.account.id}: {start} to {end} UTC lies too far back to be read"
 
 
 class Failure(msgspec.Struct, frozen=True):

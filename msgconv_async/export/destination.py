@@ -1,0 +1,250 @@
+"""Where collected tables are kept: anywhere that dlt writes to, by a short name.
+
+See https://dlthub.com/docs/dlt-ecosystem/destinations for what each can do and how it is let in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import dlt
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+from dlt.common.destination import Destination as DltDestination
+from dlt.common.destination import TLoaderFileFormat
+from dlt.common.destination.exceptions import UnknownDestinationModule
+from dlt.common.exceptions import DltException
+from dlt.common.pipeline import get_dlt_pipelines_dir
+from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.extract import DltSource
+from dlt.pipeline.exceptions import PipelineStepFailed
+from filelock import FileLock, Timeout
+
+from msgconv_async.errors import ConfigurationError, MsgConvError
+
+Destination: TypeAlias = DltDestination[Any, Any]
+
+DUCKDB_FILE = "msgconv.duckdb"
+"""In the working directory, where no other is named."""
+
+DATASET = "conversations"
+"""The dataset (a database's schema, or a folder) where no other is named."""
+
+PIPELINE = "msgconv"
+"""By this name dlt keeps, in a dataset, where collecting stands."""
+
+_LOCATED = {"duckdb": "credentials", "filesystem": "bucket_url"}
+"""Which of a destination's arguments says where it is, if that is no secret."""
+
+
+_FILE_FORMATS: dict[str, TLoaderFileFormat] = {"filesystem": "parquet", "postgres": "csv"}
+"""What to load with where dlt's own choice is slower, or lacks types."""
+
+
+class StoreFailed(MsgConvError):
+    """The destination could not be read or written."""
+
+
+class StoreInUse(StoreFailed):
+    """Another collector is at work on the dataset."""
+
+
+def set_defaults() -> None:
+    """Let dlt report nothing of its use, and log errors alone, unless its user configured it."""
+    context = dlt.current.run_context()
+    config = context.runtime_config
+    if dlt.config.get("runtime.dlthub_telemetry") is None:
+        config.dlthub_telemetry = False
+    if dlt.config.get("runtime.log_level") is None:
+        config.log_level = "ERROR"
+    stop_telemetry()
+    context.initialize_runtime(config)
+
+
+def destination(text: str) -> Destination:
+    """Return a dlt destination.
+
+    Args:
+        text: The name of one of dlt's destinations, such as ``postgres``; where it is and how it
+            lets in, dlt's configuration or the environment says. ``duckdb:FILE`` and
+            ``filesystem:FOLDER`` (or a URL) say where; ``duckdb`` alone is ``msgconv.duckdb`` in
+            the working directory.
+
+    Raises:
+        ConfigurationError: dlt knows none of that name, or it takes no location here.
+    """
+    name, _, where = text.partition(":")
+    if name == "duckdb":
+        where = where or DUCKDB_FILE
+    if where and name not in _LOCATED:
+        raise ConfigurationError(
+            f"destination {name!r} takes no location on the command line, where everybody sees it:"
+            f" {_elsewhere(name, 'credentials')}"
+        )
+    try:
+        found = DltDestination.from_reference(name, **({_LOCATED[name]: where} if where else {}))
+    except UnknownDestinationModule:
+        raise ConfigurationError(
+            f"destination {name!r}: dlt has none of that name, such as duckdb, postgres or"
+            " filesystem"
+        ) from None
+    assert found is not None  # noqa: S101 - only for a reference that is None
+    return found
+
+
+def _elsewhere(name: str, setting: str) -> str:
+    return (
+        f"set it in the environment, such as DESTINATION__{name}__{setting}".upper()
+        + ", or as dlt's documentation says"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the beginning of what an error says."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
+class Store:
+    """A dataset at a destination.
+
+    Args:
+        destination: Where.
+        dataset: Its name there.
+
+    Raises:
+        ConfigurationError: The destination lacks a setting.
+    """
+
+    def __init__(self, destination: Destination, dataset: str = DATASET) -> None:
+        self.destination = destination
+        self.dataset = dataset
+        name = destination.destination_name
+        self._access = dlt.dataset(destination, dataset, schema=dlt.Schema(PIPELINE))
+        try:
+            config = self._access.destination_client.config
+        except ConfigFieldMissingException as error:
+            missing = [each for each in error.fields if each != "local_dir"]
+            raise ConfigurationError(
+                f"destination {name!r} needs {' and '.join(missing)}:"
+                f" {_elsewhere(name, missing[0])}"
+            ) from None
+        except (ConfigurationException, ValueError) as error:
+            raise ConfigurationError(f"destination {name!r}: {first_line(error)}") from None
+        self._type = config.destination_type
+        self._where = str(config.data_location())
+        if self._type == "duckdb" and Path(self._where).stem == dataset:
+            raise ConfigurationError(
+                f"dataset {dataset!r}: DuckDB cannot tell it from its file {self._where}: give one"
+                " of them another name"
+            )
+
+    def __str__(self) -> str:
+        return f"{self._type} {self._where}, dataset {self.dataset}"
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of what dlt keeps on this machine, for this dataset alone."""
+        digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
+        return Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
+
+    @property
+    def merges(self) -> bool:
+        """Whether rows can be replaced by their keys; otherwise they can only be added."""
+        capabilities = self.destination.capabilities()
+        strategies = capabilities.supported_merge_strategies or []
+        if (select := capabilities.merge_strategies_selector) is not None:
+            strategies = list(select(strategies, table_schema={"name": PIPELINE}))
+        return bool(strategies)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep other collectors off: of two that load at once, one would undo what the other does.
+
+        A file, kept beside the data where those are files, and PostgreSQL's own lock reach every
+        collector there; elsewhere only those of this machine are kept off.
+
+        Raises:
+            StoreInUse: Another is at work.
+        """
+        where = Path(self._where)
+        beside = (
+            where.parent / f".{where.name}.{self.dataset}.lock" if where.is_absolute() else None
+        )
+        with ExitStack() as held:
+            for path in filter(None, (self.state_dir / "lock", beside)):
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(FileLock(path, blocking=False))
+                except Timeout:
+                    raise StoreInUse(f"another collector is at work on {self}") from None
+                except OSError as error:
+                    raise StoreFailed(f"cannot lock {self}: {error}") from None
+            if self._type == "postgres":
+                held.enter_context(self._advisory_lock())
+            yield
+
+    @contextmanager
+    def _advisory_lock(self) -> Iterator[None]:
+        """See https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS."""
+        key = int.from_bytes(blake2b(self.dataset.encode(), digest_size=8).digest(), signed=True)
+        client = self._access.sql_client
+        with ExitStack() as connection:
+            try:
+                client.open_connection()
+                connection.callback(client.close_connection)
+                rows = client.execute_sql("SELECT pg_try_advisory_lock(%s)", key)
+            except Exception as error:  # noqa: BLE001 - the database driver's own
+                raise StoreFailed(f"{self} cannot be used: {first_line(error)}") from None
+            if rows != [(True,)]:
+                raise StoreInUse(f"another collector is at work on {self}")
+            yield
+
+    def load(self, source: DltSource) -> None:
+        """Load what waits from a run that was cut short, then what the source yields.
+
+        Where collecting stands is read from the destination each time. What is kept on this machine
+        matters only while it waits to be loaded: once another collector went on from where this one
+        was, and so read the same again, it would undo what came since.
+
+        Raises:
+            StoreFailed: The destination could not be read or written. What the source yielded is
+                either kept here for the next run, or will be asked for again.
+            MsgConvError: Whatever the source raised.
+        """
+        with self.exclusive(), self._failing():
+            pipeline = dlt.pipeline(
+                PIPELINE,
+                pipelines_dir=str(self.state_dir),
+                destination=self.destination,
+                dataset_name=self.dataset,
+            )
+            if pipeline.has_pending_data:
+                known = pipeline.state.get("_version_hash")
+                pipeline.sync_destination()
+                if pipeline.state.get("_version_hash") == known:
+                    pipeline.run()
+            file_format = _FILE_FORMATS.get(self._type)  # None leaves it to dlt
+            pipeline.drop().run(source, loader_file_format=file_format)  # type: ignore[arg-type]
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Translate what dlt and what is below it raise."""
+        try:
+            yield
+        except (DltException, OSError) as error:
+            causes = list(_causes(error))
+            for cause in causes:
+                if isinstance(cause, MsgConvError) or not isinstance(cause, Exception):
+                    raise cause from None  # such as what the source raised, or Ctrl-C
+            if isinstance(error, PipelineStepFailed) and error.step == "extract":
+                raise  # no fault of the destination's
+            raise StoreFailed(f"{self} cannot be used: {first_line(causes[-1])}") from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,242 @@
+"""A dlt source: every closed five-minute bucket of many accounts, in tables that only grow.
+
+What makes it exactly once, whatever is killed in between:
+
+1. Where each account stands is part of the pipeline's state. dlt extracts it together with the rows
+   and loads both as one package, or neither: a run that dies before its package is complete leaves
+   nothing, and the next asks again; one that dies later leaves a package that the next run loads.
+2. Tables merge by their keys, so that loading a package twice, or a bucket that the service
+   revised, replaces rows and adds none. Where a destination can only append, a bucket waits until
+   it has settled, and comes once.
+3. What the API no longer reaches is a row of ``collection_gaps``.
+
+See https://dlthub.com/docs/general-usage/state and, for merging,
+https://dlthub.com/docs/general-usage/merge-loading.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+from typing import Any, NamedTuple, Self
+
+import anyio
+import dlt
+import pyarrow as pa  # type: ignore[import-untyped]
+from anyio.from_thread import start_blocking_portal
+from dlt.extract import DltResource, DltSource
+
+from msgconv_async.client.account import Account
+from msgconv_async.client.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
+from msgconv_async.client.follow import SETTLE, Following
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.export.arrow import SCHEMAS, to_tables
+from msgconv_async.export.rows import TABLES
+from msgconv_async.protocol.query import ConversationQuery, Ids
+
+GAPS = "collection_gaps"
+"""The table of what was never read, and no longer can be."""
+
+_GAP_KEY = ("account_id", "gap_start")
+_GAP_SCHEMA = pa.schema(
+    [
+        pa.field("account_id", pa.string(), nullable=False),
+        pa.field("gap_start", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("gap_end", pa.timestamp("ms", "UTC"), nullable=False),
+    ]
+)
+_KEYS = {table.name: table.key for table in TABLES} | {GAPS: _GAP_KEY}
+_SCHEMAS = {**SCHEMAS, GAPS: _GAP_SCHEMA}
+
+_BATCH = 288
+"""Buckets in one batch: a day of one account, or one bucket each of many."""
+
+_PATIENCE = 0.5
+"""Seconds after which a batch that is not full is handed on, so that progress can be seen."""
+
+_STATE = "checkpoint"
+
+_LOG = logging.getLogger("msgconv_async")
+
+
+class Batch(NamedTuple):
+    """What was read since the batch before.
+
+    Attributes:
+        turns: How many accounts' turns are over, since the run began.
+        rows: Rows, over all tables.
+        failures: Accounts that failed, after every retry; the next run catches up.
+        gaps: Stretches of time that are lost.
+    """
+
+    turns: int
+    rows: int
+    failures: tuple[Failure, ...]
+    gaps: tuple[Gap, ...]
+
+
+class Reader:
+    """A session on an event loop in a thread of its own, for dlt, which is not asynchronous.
+
+    Hand one to every run of a program that goes on, so that logins, connections and paces last.
+
+    Args:
+        session: Makes the session.
+    """
+
+    def __init__(self, session: Callable[[], ConversationSession] = ConversationSession) -> None:
+        self._make = session
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._portal = stack.enter_context(start_blocking_portal())
+            self._session = stack.enter_context(
+                self._portal.wrap_async_context_manager(self._make())
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def follow(
+        self, accounts: Sequence[Account], queries: Sequence[ConversationQuery], **settings: Any
+    ) -> Iterator[tuple[list[Item], Following]]:
+        """Yield what `ConversationSession.follow` hands out, in batches, and where it stands."""
+        follow = partial(self._session.follow, accounts, queries, **settings)
+        manager = self._portal.call(follow)
+        with self._portal.wrap_async_context_manager(manager) as closed:
+            ended = False
+            while not ended:
+                items, ended = self._portal.call(_next_batch, closed)
+                yield items, closed
+
+
+async def _next_batch(closed: Following) -> tuple[list[Item], bool]:
+    """Return some items, and whether there will be no more."""
+    items: list[Item] = []
+    with anyio.move_on_after(_PATIENCE):
+        async for item in closed:
+            items.append(item)
+            if len(items) == _BATCH:
+                return items, False
+        return items, True
+    return items, False
+
+
+def conversation_metrics(
+    accounts: Iterable[Account],
+    *,
+    skills: Ids | None = "all",
+    agents: Ids | None = "all",
+    groups: Ids | None = None,
+    settle: int = SETTLE,
+    append: bool = False,
+    over: timedelta = timedelta(),
+    reader: Reader | None = None,
+    watch: Callable[[Batch], None] | None = None,
+) -> DltSource:
+    """Return what is new of every account since the last run, for a dlt pipeline to load.
+
+    The source has five resources, each a table: ``account_metrics``, ``skill_metrics``,
+    ``agent_metrics`` and ``skill_agent_metrics``, as `msgconv_async.export.TABLES` describes them,
+    with rows for every closed five-minute bucket; and ``collection_gaps``, the stretches of time
+    (``account_id``, ``gap_start``, ``gap_end``) that were not read while the API reached them.
+
+    An account's first run begins as far back as the API reaches. Failures and gaps are logged as
+    warnings. An account that fails does not fail the run: the next one catches up.
+
+    Args:
+        accounts: Each of them once.
+        skills: Fill ``skill_metrics`` and ``skill_agent_metrics`` for these skills; None leaves
+            them empty.
+        agents: Fill ``agent_metrics`` for these agents; None leaves it empty.
+        groups: Count only agents of these groups.
+        settle: How many of the latest closed buckets the service may still change.
+        append: For destinations that cannot merge, such as plain files: a bucket comes once, and
+            only after it has settled.
+        over: Spread the accounts over this time, so that many are no burst.
+        reader: What to read with, entered. None: one for each run.
+        watch: Called after every batch.
+
+    Raises:
+        InvalidQuery: The service would refuse ``skills``, ``agents`` or ``groups``.
+        ConfigurationError: As the source is extracted: there is no account, one is given twice, or
+            a setting cannot work.
+    """
+    accounts = tuple(accounts)
+    queries = [ConversationQuery(5, group_ids=groups)]
+    if skills is not None or agents is not None:
+        queries.append(ConversationQuery(5, skill_ids=skills, agent_ids=agents, group_ids=groups))
+
+    def read() -> Iterator[dict[str, pa.Table]]:
+        state = dlt.current.source_state()
+        stored = state.get(_STATE)
+        if stored is None:
+            yield _tables(())  # every table is to exist, whatever there is to fill it with
+        with reader or Reader() as reading:
+            for items, closed in reading.follow(
+                accounts,
+                queries,
+                since=Checkpoint.from_json(stored) if stored else None,
+                settle=settle,
+                revise=not append,
+                over=over,
+            ):
+                tables = _tables(items)
+                if items:
+                    yield tables
+                if watch is not None:
+                    watch(
+                        Batch(
+                            closed.turns,
+                            sum(table.num_rows for table in tables.values()),
+                            tuple(each for each in items if isinstance(each, Failure)),
+                            tuple(each for each in items if isinstance(each, Gap)),
+                        )
+                    )
+                checkpoint = closed.checkpoint
+        state[_STATE] = checkpoint.to_json()
+
+    @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
+    def source() -> list[DltResource]:
+        batches = dlt.resource(read, name="batches", selected=False)
+        return [batches, *(_resource(name, batches, append=append) for name in _KEYS)]
+
+    return source()
+
+
+def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
+    """Return the rows of some items, by table; of failures there are none."""
+    buckets, gaps = [], []
+    for item in items:
+        match item:
+            case ClosedBucket(account, interval):
+                buckets.append((account.id, interval))
+            case Gap(account, start, end):
+                gaps.append((account.id, start, end))
+                _LOG.warning("%s", item)
+            case Failure(_, error):
+                _LOG.warning("%s", error)
+    columns = zip(*gaps, strict=True) if gaps else [()] * len(_GAP_SCHEMA)
+    arrays = [pa.array(*each) for each in zip(columns, _GAP_SCHEMA.types, strict=True)]
+    return to_tables(buckets) | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
+
+
+def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
+    """Return the resource that picks one table out of each batch."""
+
+    def pick(batch: dict[str, pa.Table]) -> pa.Table:
+        return batch[name]
+
+    return dlt.transformer(
+        pick,
+        data_from=batches,
+        name=name,
+        primary_key=_KEYS[name],
+        write_disposition="append" if append else "merge",
+    )
