@@ -7,6 +7,8 @@ import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -245,18 +247,108 @@ async def watch(
     username
         The name of a user to log in as.
     """
-    from msgconv_async.cli.credentials import find  # noqa: PLC0415
     from msgconv_async.cli.watch import Watch  # noqa: PLC0415
+
+    session = ConversationSession(base_url=base_url)
+    return await Watch(_named(account, accounts, client_id, username, base_url)).run(session)
+
+
+@app.command
+def collect(
+    account: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    /,
+    *,
+    accounts: Path | None = None,
+    destination: str = "duckdb",
+    dataset: str = "conversations",
+    every: timedelta | None = None,
+    once: Annotated[bool, Parameter(negative="")] = False,
+    skills: _Ids = "all",
+    agents: _Ids = "all",
+    groups: _Ids = None,
+    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None,
+    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None,
+    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None,
+) -> int:
+    """Keep every closed five-minute bucket of accounts in a database, until Ctrl-C.
+
+    Fills the tables account_metrics, skill_metrics, agent_metrics and skill_agent_metrics, each
+    bucket exactly once, whatever is killed in between; the first round begins 24 hours back. What
+    the API forgot before it was read is a row of collection_gaps, and a warning.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    accounts
+        A file of accounts and how each is let in, such as accounts.toml, in their place.
+    destination
+        Any of dlt's: duckdb or duckdb:FILE (msgconv.duckdb if not given), filesystem:FOLDER for
+        Parquet files, postgres, and more. Where that is and how it lets in, the environment says,
+        such as DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database.
+    dataset
+        The name of the schema, or of the folder, that holds the tables.
+    every
+        From one round to the next, such as 1h; 5m if not given.
+    once
+        One round, then end: for cron and its like. Exits with 1 if an account failed.
+    skills
+        Skills to tell apart: ids such as 4,15,3; all; or none.
+    agents
+        Agents to tell apart: ids, all, or none.
+    groups
+        Count only agents of these groups: ids, or all.
+    base_url
+        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
+    client_id
+        The client id of OAuth 2.0 client credentials.
+    username
+        The name of a user to log in as.
+    """
+    from msgconv_async.cli.collect import Collect  # noqa: PLC0415
+    from msgconv_async.cli.fetch import log_to_stderr  # noqa: PLC0415
+    from msgconv_async.export.destination import Store, set_defaults  # noqa: PLC0415
+    from msgconv_async.export.destination import destination as find  # noqa: PLC0415
+
+    if once and every is not None:
+        raise ConfigurationError("--every and --once: give one of the two")
+    named = _named(account, accounts, client_id, username, base_url)
+    set_defaults()
+    command = Collect(
+        Store(find(destination), dataset),
+        named,
+        every=None if once else every or timedelta(minutes=5),
+        skills=_ids_or_none(skills),
+        agents=_ids_or_none(agents),
+        groups=_ids(groups),
+    )
+    log_to_stderr(logging.WARNING)
+    return command.run(partial(ConversationSession, base_url=base_url))
+
+
+def _named(
+    account: tuple[str, ...],
+    file: Path | None,
+    client_id: str | None,
+    username: str | None,
+    base_url: str | None,
+) -> Sequence[Account]:
+    """Return the accounts given on the command line, or in a file."""
+    from msgconv_async.cli.credentials import find  # noqa: PLC0415
     from msgconv_async.client.accounts import read_accounts  # noqa: PLC0415
 
-    if (accounts is None) == (not account):
+    if (file is None) == (not account):
         raise ConfigurationError("name accounts, or a file of them with --accounts: one of the two")
-    session = ConversationSession(base_url=base_url)
-    if accounts is not None:
-        return await Watch(read_accounts(accounts)).run(session)
+    if file is not None:
+        return read_accounts(file)
     credentials, note = find(client_id, username, base_url)
-    named = [Account(each, credentials) for each in dict.fromkeys(account)]
-    return await Watch(named, note).run(session)
+    if note:
+        complain(note)
+    return [Account(each, credentials) for each in dict.fromkeys(account)]
+
+
+def _ids_or_none(given: str | None) -> str | list[str] | None:
+    return None if given == "none" else _ids(given)
 
 
 def _ids(given: str | None) -> str | list[str] | None:

@@ -5,6 +5,7 @@ See https://dlthub.com/docs/dlt-ecosystem/destinations for what each can do and 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
@@ -24,6 +25,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
 from msgconv_async.errors import ConfigurationError, MsgConvError
+from msgconv_async.export.leftovers import remove_leftovers
 
 Destination: TypeAlias = DltDestination[Any, Any]
 
@@ -96,10 +98,8 @@ def destination(text: str) -> Destination:
 
 
 def _elsewhere(name: str, setting: str) -> str:
-    return (
-        f"set it in the environment, such as DESTINATION__{name}__{setting}".upper()
-        + ", or as dlt's documentation says"
-    )
+    variable = f"DESTINATION__{name}__{setting}".upper()
+    return f"set it in the environment, such as {variable}, or as dlt's documentation says"
 
 
 def first_line(error: BaseException) -> str:
@@ -135,6 +135,8 @@ class Store:
             raise ConfigurationError(f"destination {name!r}: {first_line(error)}") from None
         self._type = config.destination_type
         self._where = str(config.data_location())
+        digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
+        self._state_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
         if self._type == "duckdb" and Path(self._where).stem == dataset:
             raise ConfigurationError(
                 f"dataset {dataset!r}: DuckDB cannot tell it from its file {self._where}: give one"
@@ -143,12 +145,6 @@ class Store:
 
     def __str__(self) -> str:
         return f"{self._type} {self._where}, dataset {self.dataset}"
-
-    @property
-    def state_dir(self) -> Path:
-        """The folder of what dlt keeps on this machine, for this dataset alone."""
-        digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
-        return Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
 
     @property
     def merges(self) -> bool:
@@ -174,7 +170,7 @@ class Store:
             where.parent / f".{where.name}.{self.dataset}.lock" if where.is_absolute() else None
         )
         with ExitStack() as held:
-            for path in filter(None, (self.state_dir / "lock", beside)):
+            for path in filter(None, (self._state_dir / "lock", beside)):
                 try:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     held.enter_context(FileLock(path, blocking=False))
@@ -203,31 +199,32 @@ class Store:
             yield
 
     def load(self, source: DltSource) -> None:
-        """Load what waits from a run that was cut short, then what the source yields.
+        """Load all that the source yields, or nothing.
 
-        Where collecting stands is read from the destination each time. What is kept on this machine
-        matters only while it waits to be loaded: once another collector went on from where this one
-        was, and so read the same again, it would undo what came since.
+        Where collecting stands is read from the destination each time. Nothing that a run which was
+        cut short left on this machine is used: what it had read is asked for again.
 
         Raises:
-            StoreFailed: The destination could not be read or written. What the source yielded is
-                either kept here for the next run, or will be asked for again.
+            StoreInUse: Another collector is at work.
+            StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
         with self.exclusive(), self._failing():
+            shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
+            if self._type == "filesystem":
+                remove_leftovers(self._access.destination_client, source.resources)
             pipeline = dlt.pipeline(
                 PIPELINE,
-                pipelines_dir=str(self.state_dir),
+                pipelines_dir=str(self._state_dir),
                 destination=self.destination,
                 dataset_name=self.dataset,
             )
-            if pipeline.has_pending_data:
-                known = pipeline.state.get("_version_hash")
-                pipeline.sync_destination()
-                if pipeline.state.get("_version_hash") == known:
-                    pipeline.run()
             file_format = _FILE_FORMATS.get(self._type)  # None leaves it to dlt
-            pipeline.drop().run(source, loader_file_format=file_format)  # type: ignore[arg-type]
+            pipeline.run(source, loader_file_format=file_format)  # type: ignore[arg-type]
+            if self._type == "postgres":
+                with pipeline.sql_client() as client:
+                    for statement in _unique_indexes(pipeline.default_schema):
+                        client.execute_sql(statement)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
@@ -242,6 +239,15 @@ class Store:
             if isinstance(error, PipelineStepFailed) and error.step == "extract":
                 raise  # no fault of the destination's
             raise StoreFailed(f"{self} cannot be used: {first_line(causes[-1])}") from None
+
+
+def _unique_indexes(schema: dlt.Schema) -> Iterator[str]:
+    """Yield what makes PostgreSQL hold the keys itself, and find a row among many."""
+    for table in schema.data_tables():
+        columns = table["columns"].items()
+        key = ", ".join(f'"{name}"' for name, column in columns if column.get("primary_key"))
+        name = table["name"]
+        yield f'CREATE UNIQUE INDEX IF NOT EXISTS "{name}_key" ON "{name}" ({key})'
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,12 +2,11 @@
 
 What makes it exactly once, whatever is killed in between:
 
-1. Where each account stands is part of the pipeline's state. dlt extracts it together with the rows
-   and loads both as one package, or neither: a run that dies before its package is complete leaves
-   nothing, and the next asks again; one that dies later leaves a package that the next run loads.
-2. Tables merge by their keys, so that loading a package twice, or a bucket that the service
-   revised, replaces rows and adds none. Where a destination can only append, a bucket waits until
-   it has settled, and comes once.
+1. Where each account stands is part of the pipeline's state, which dlt stores at the destination
+   when all rows are there. A run that dies before leaves it as it was, and the next asks again.
+2. Tables merge by their keys: rows that were loaded before, by half a run for example, or that the
+   service revised, are replaced. Where a destination can only append, what half a run left is
+   removed, and a bucket waits until it has settled.
 3. What the API no longer reaches is a row of ``collection_gaps``.
 
 See https://dlthub.com/docs/general-usage/state and, for merging,
@@ -66,7 +65,7 @@ class Batch(NamedTuple):
     """What was read since the batch before.
 
     Attributes:
-        turns: How many accounts' turns are over, since the run began.
+        turns: How many accounts' turns ended.
         rows: Rows, over all tables.
         failures: Accounts that failed, after every retry; the next run catches up.
         gaps: Stretches of time that are lost.
@@ -178,6 +177,7 @@ def conversation_metrics(
         stored = state.get(_STATE)
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
+        turns = 0
         with reader or Reader() as reading:
             for items, closed in reading.follow(
                 accounts,
@@ -193,13 +193,13 @@ def conversation_metrics(
                 if watch is not None:
                     watch(
                         Batch(
-                            closed.turns,
+                            closed.turns - turns,
                             sum(table.num_rows for table in tables.values()),
                             tuple(each for each in items if isinstance(each, Failure)),
                             tuple(each for each in items if isinstance(each, Gap)),
                         )
                     )
-                checkpoint = closed.checkpoint
+                checkpoint, turns = closed.checkpoint, closed.turns
         state[_STATE] = checkpoint.to_json()
 
     @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)

@@ -76,8 +76,10 @@ def start(
     *arguments: object, stdout: Any = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[bytes]:
     """Start a command line as a process of its own."""
+    # dlt uses what is deprecated, and -W knows no packages.
+    strict = () if arguments[0] in {"collect", "report"} else ("-W", "error")
     return subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-W", "error", "-m", "msgconv_async", *map(str, arguments)],
+        [sys.executable, *strict, "-m", "msgconv_async", *map(str, arguments)],
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=clean_environment(**environment),

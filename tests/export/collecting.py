@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 import duckdb
+import psycopg2
 import pyarrow.dataset  # type: ignore[import-untyped]
 from aiohttp import web
 from anyio.from_thread import start_blocking_portal
@@ -156,6 +157,17 @@ def in_duckdb(path: Path, dataset: str = "conversations") -> dict[str, Rows]:
             rows = connection.execute(f"SELECT * FROM {dataset}.{table}")  # noqa: S608 - ours
             columns = [each[0] for each in rows.description or ()]
             found[table] = by_key(table, columns, rows.fetchall())
+    return found
+
+
+def in_postgres(address: str, dataset: str = "conversations") -> dict[str, Rows]:
+    """Return what a PostgreSQL database holds."""
+    with closing(psycopg2.connect(address)) as connection, connection.cursor() as cursor:
+        found = {}
+        for table in KEYS:
+            cursor.execute(f"SELECT * FROM {dataset}.{table}")  # noqa: S608 - ours
+            columns = [each[0] for each in cursor.description or ()]
+            found[table] = by_key(table, columns, cursor.fetchall())
     return found
 
 

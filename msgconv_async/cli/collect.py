@@ -1,0 +1,125 @@
+"""``msgconv collect``: what is new of every account, into a database, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from types import FrameType
+from typing import NoReturn
+
+from msgconv_async.cli import FAILED, OK, complain
+from msgconv_async.cli.progress import Progress
+from msgconv_async.client.account import Account
+from msgconv_async.client.session import ConversationSession
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.export.destination import Store, StoreFailed
+from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
+from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.protocol.query import Ids
+
+LONGEST = timedelta(hours=12)
+"""Between two rounds: the API forgets after twice as long, and a round may fail."""
+
+_APART = timedelta(seconds=0.3)
+"""From one account to the next, so that a thousand are a trickle; unless that takes more than half
+of the time to the next round."""
+
+
+class Collect:
+    """What was asked for on the command line.
+
+    Args:
+        store: Where to.
+        accounts: Each of them once.
+        every: From the beginning of a round to that of the next; None for one round alone.
+        skills: As `conversation_metrics` takes them; so the other two.
+        agents: See there.
+        groups: See there.
+
+    Raises:
+        ConfigurationError: ``every`` cannot work.
+        InvalidQuery: The service would refuse the skills, agents or groups.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        accounts: Sequence[Account],
+        *,
+        every: timedelta | None,
+        skills: Ids | None,
+        agents: Ids | None,
+        groups: Ids | None,
+    ) -> None:
+        if every is not None and not BUCKET <= every <= LONGEST:
+            raise ConfigurationError(f"--every={every}: it must be 5m to 12h")
+        self._store = store
+        self._accounts = accounts
+        self._every = every
+        self._source = partial(
+            conversation_metrics, accounts, skills=skills, agents=agents, groups=groups
+        )
+        self._source()  # a mistake shows before anything is asked
+
+    def run(self, session: Callable[[], ConversationSession]) -> int:
+        """Collect one round, or round after round until something stops it, such as Ctrl-C."""
+        with _stoppable(), Reader(session) as reader:
+            while True:
+                begun = time.monotonic()
+                code = self._round(reader)
+                if self._every is None:
+                    return code
+                time.sleep(max(0.0, begun + self._every.total_seconds() - time.monotonic()))
+
+    def _round(self, reader: Reader) -> int:
+        over = timedelta()
+        if self._every is not None:
+            over = min(len(self._accounts) * _APART, self._every / 2)
+        try:
+            with Progress(len(self._accounts)) as progress:
+                self._store.load(
+                    self._source(
+                        append=not self._store.merges,
+                        over=over,
+                        reader=reader,
+                        watch=partial(_show, progress),
+                    )
+                )
+        except StoreFailed as error:
+            complain(str(error))
+            return FAILED
+        return FAILED if progress.failed else OK
+
+
+def _show(progress: Progress, batch: Batch) -> None:
+    progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop what runs: dlt is not asynchronous, so no task is cancelled."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise asyncio.CancelledError
+
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, terminate),
+        )
+    }
+    try:
+        yield
+    except KeyboardInterrupt as error:  # also what dlt makes of a signal while it loads
+        if getattr(error, "signal_code", None) == signal.SIGTERM:
+            raise asyncio.CancelledError from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

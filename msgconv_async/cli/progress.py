@@ -1,0 +1,94 @@
+"""How far a job over many accounts is, on stderr: a bar in a terminal, lines for a scheduler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich import progress
+from rich.console import Console
+
+from msgconv_async.cli import complain, show
+
+EVERY = 10.0
+"""Seconds between two lines, where there is no terminal."""
+
+
+class Progress:
+    """Counts accounts done, and rows, and shows them with the pace and the time left.
+
+    In a terminal that is a bar, which goes away at the end. Elsewhere a line is written every ten
+    seconds, as accounts are done. Either way a line at the end says what it came to, unless
+    something broke it off.
+
+    Args:
+        accounts: How many there are.
+        clock: Tells seconds.
+
+    Attributes:
+        failed: How many of them failed.
+    """
+
+    def __init__(self, accounts: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._accounts = accounts
+        self._done = self._rows = self.failed = 0
+        self._clock = clock
+        console = Console(stderr=True)
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            redirect_stdout=False,  # results must not end up on stderr
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(self._state(0), total=accounts)
+
+    def __enter__(self) -> Self:
+        self._started = self._said = self._clock()
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if kind is None:
+            seconds = self._clock() - self._started
+            complain(f"{self._counts()} in {show.duration(1000 * seconds)}")
+
+    def done(self, accounts: int = 1, *, rows: int = 0, failed: int = 0) -> None:
+        """Count accounts, and show how far it is now.
+
+        Args:
+            accounts: How many were done since the last time.
+            rows: What they brought.
+            failed: How many of them failed.
+        """
+        self._done += accounts
+        self._rows += rows
+        self.failed += failed
+        now = self._clock()
+        state = self._state(now - self._started)
+        self._bar.update(self._task, completed=self._done, description=state)
+        if self._bar.disable and now - self._said >= EVERY and self._done < self._accounts:
+            self._said = now
+            complain(state)
+
+    def _counts(self) -> str:
+        failed = f" ({self.failed:,} failed)" if self.failed else ""
+        return f"{self._done:,} of {self._accounts:,} accounts{failed}, {self._rows:,} rows"
+
+    def _state(self, seconds: float) -> str:
+        if not (self._done and seconds):
+            return self._counts()
+        left = seconds / self._done * (self._accounts - self._done)
+        return (
+            f"{self._counts()}, {self._done / seconds:.1f} accounts/s,"
+            f" {show.duration(1000 * left)} left"
+        )

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.cli.conftest import Run, clean_environment, start
+from tests.cli.test_watch import accounts_file
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Work in a folder of its own, where dlt keeps what it keeps as well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    return tmp_path
+
+
+def count(table: str, file: str = "msgconv.duckdb", dataset: str = "conversations") -> int:
+    with closing(duckdb.connect(file, read_only=True)) as connection:
+        rows = connection.execute(f"SELECT count(*) FROM {dataset}.{table}").fetchall()  # noqa: S608
+    return int(rows[0][0])
+
+
+def test_once_collects_into_a_file_of_duckdb_and_says_what(run: Run, sandbox: str) -> None:
+    done = run("collect", "71", "72", "--once", "--base-url", sandbox)
+
+    assert 0 == done.code
+    assert "" == done.out
+    assert "2 of 2 accounts, 588 rows" in done.err
+    assert 576 == count("account_metrics")
+    assert 4 == count("skill_agent_metrics")
+
+
+def test_an_accounts_file_and_a_place_of_ones_own(
+    run: Run, sandbox: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAIN_SECRET", "sandbox-secret")
+    file = accounts_file(folder, "71")
+    place = ("--destination", "duckdb:mine.duckdb", "--dataset", "history")
+    done = run("collect", "--accounts", file, *place, "--once", "--base-url", sandbox)
+
+    assert 0 == done.code
+    assert 288 == count("account_metrics", "mine.duckdb", "history")
+
+
+@pytest.mark.parametrize(
+    ("options", "filled"),
+    [
+        (("--skills", "none", "--agents", "none"), {"account_metrics"}),
+        (("--skills", "-1", "--agents", "none"), {"skill_metrics", "skill_agent_metrics"}),
+        (("--skills", "none", "--agents", "7,9"), {"agent_metrics"}),
+    ],
+)
+def test_skills_and_agents_are_told_apart_as_asked(
+    run: Run, sandbox: str, options: tuple[str, ...], filled: set[str]
+) -> None:
+    done = run("collect", "71", *options, "--once", "--base-url", sandbox)
+
+    assert 0 == done.code
+    tables = {"skill_metrics", "agent_metrics", "skill_agent_metrics"}
+    assert filled - {"account_metrics"} == {each for each in tables if count(each)}
+    assert 288 == count("account_metrics")
+
+
+def test_an_account_that_fails_is_named_and_the_others_are_collected(
+    run: Run, sandbox: str
+) -> None:
+    done = run("collect", "71", "99", "--once", "--base-url", sandbox)
+
+    assert 1 == done.code
+    assert "msgconv: account 99" in done.err
+    assert "2 of 2 accounts (1 failed)" in done.err
+    assert 288 == count("account_metrics")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name accounts, or a file of them with --accounts: one of the two"),
+        (("71", "--once", "--every", "5m"), "--every and --once: give one of the two"),
+        (("71", "--every", "4m"), "--every=0:04:00: it must be 5m to 12h"),
+        (("71", "--every", "13h"), "it must be 5m to 12h"),
+        (("71", "--every", "soon"), 'unable to convert "soon" into timedelta'),
+        (("71", "--skills", "x"), "--skills="),
+        (("71", "--destination", "nosuch"), "destination 'nosuch': dlt has none of that name"),
+        (("71", "--destination", "postgres"), "DESTINATION__POSTGRES__CREDENTIALS"),
+        (("71", "--dataset", "msgconv"), "DuckDB cannot tell it from its file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    run: Run, sandbox: str, arguments: tuple[str, ...], said: str
+) -> None:
+    done = run("collect", *arguments, "--base-url", sandbox)
+
+    assert 2 == done.code
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_database_that_cannot_be_written_is_one_sentence(
+    run: Run, sandbox: str, folder: Path
+) -> None:
+    (folder / "msgconv.duckdb").write_text("no database" * 1000)
+    done = run("collect", "71", "--once", "--base-url", sandbox)
+
+    assert 1 == done.code
+    assert "not a valid DuckDB database file" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_every_goes_on_until_it_is_stopped(sandbox: str, number: int, code: int) -> None:
+    with start("collect", "71", "--every", "5m", "--base-url", sandbox) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"1 of 1 accounts" in line:
+                break
+        assert process.poll() is None
+        began = time.monotonic()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+    assert code == process.returncode
+    assert b"" == err
+    assert time.monotonic() - began < 3
+    assert 288 == count("account_metrics")
+
+
+def test_a_terminal_sees_a_bar(sandbox: str) -> None:
+    ours, theirs = pty.openpty()
+    command = (sys.executable, "-m", "msgconv_async", "collect", "71", "72", "--once")
+    with subprocess.Popen(  # noqa: S603
+        [*command, "--base-url", sandbox],
+        stderr=theirs,
+        env=clean_environment(TERM="xterm", COLUMNS="120"),
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with suppress(OSError):  # the other end was closed
+            while part := os.read(ours, 4096):
+                seen += part
+    os.close(ours)
+    assert 0 == process.returncode
+    assert "━".encode() in seen
+    assert b"of 2 accounts" in seen

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psycopg2
+import pytest
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
+
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.export.destination import Store, StoreFailed, StoreInUse, destination
+from msgconv_async.export.pipeline import Reader, conversation_metrics
+from msgconv_async.protocol.buckets import BUCKET, floor
+from tests.export.collecting import DAY, NOON, World, in_parquet, in_postgres
+
+EDGE = floor(NOON)
+
+
+def collect(world: World, store: Store) -> None:
+    with Reader(world.session) as reader:
+        store.load(conversation_metrics(world.accounts, reader=reader, append=not store.merges))
+
+
+def where(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    """Return a new place of a kind, as the command line takes it."""
+    if kind == "postgres":
+        monkeypatch = request.getfixturevalue("monkeypatch")
+        monkeypatch.setenv(
+            "DESTINATION__POSTGRES__CREDENTIALS", request.getfixturevalue("database")
+        )
+        return "postgres"
+    return f"{kind}:{folder / 'place'}"
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nosuch", "destination 'nosuch': dlt has none of that name"),
+        ("postgres:postgresql://me:hush@host/db", "destination 'postgres' takes no location"),
+        ("postgres", "destination 'postgres' needs credentials: .*POSTGRES__CREDENTIALS"),
+        ("filesystem", "destination 'filesystem' needs bucket_url: .*FILESYSTEM__BUCKET_URL"),
+        ("filesystem:nosuch://x", "destination 'filesystem': Protocol not known: nosuch"),
+        ("duckdb:conversations.duckdb", "dataset 'conversations': DuckDB cannot tell it from its"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_in_a_sentence(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        Store(destination(text))
+    assert "hush" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "merges"), [("duckdb:x.duckdb", True), ("filesystem:lake", False)]
+)
+def test_it_is_known_whether_rows_can_be_replaced(text: str, merges: bool) -> None:  # noqa: FBT001
+    assert merges == Store(destination(text)).merges
+
+
+# ---------------------------------------------------------------- one collector at a time
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres", "filesystem"])
+def test_a_second_collector_is_told_of_the_first(
+    world: World, tmp_path: Path, request: pytest.FixtureRequest, kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """And asks nothing, even if it is another user's, who shares no folder."""
+    text = where(kind, tmp_path, request)
+    with Store(destination(text)).exclusive():
+        for folder in ("dlt", "other"):
+            monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / folder))
+            with pytest.raises(StoreInUse, match="another collector is at work on"):
+                collect(world, Store(destination(text)))
+        collect(world, Store(destination(text), "elsewhere"))
+    assert 6 == sum(world.sandbox.requests.values())  # of the one that is elsewhere
+    collect(world, Store(destination(text)))
+
+
+# ---------------------------------------------------------------- what cannot be written
+
+
+def test_a_database_that_is_not_there_is_told_in_a_sentence_and_nobody_is_asked(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_database = tmp_path / "text.duckdb"
+    no_database.write_text("no database" * 1000)
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://me:hush@127.0.0.1:9/db")
+    for text, said in {
+        "postgres": "port 9 failed: Connection refused",
+        f"duckdb:{no_database}": "not a valid DuckDB database file",
+        "filesystem:/proc/nowhere": "/proc/nowhere",
+    }.items():
+        with pytest.raises(StoreFailed, match=said) as failed:
+            collect(world, Store(destination(text)))
+        assert "\n" not in str(failed.value)
+        assert "hush" not in str(failed.value)
+    assert not world.sandbox.requests
+
+
+def test_postgresql_holds_the_keys_itself(
+    world: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes there besides: a key cannot be there twice."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
+    collect(world, Store(destination("postgres")))
+    before = in_postgres(database)["skill_metrics"]
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        with pytest.raises(psycopg2.errors.UniqueViolation):
+            cursor.execute(
+                "INSERT INTO conversations.skill_metrics"
+                " SELECT * FROM conversations.skill_metrics LIMIT 1"
+            )
+    assert before
+
+
+# ---------------------------------------------------------------- files of half a load
+
+
+@pytest.mark.parametrize("step", ["_store_current_state", "_store_load"])
+def test_files_of_a_load_that_was_cut_short_are_removed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Their rows come again: before the state was stored, or after, when dlt would go by it."""
+    store = Store(destination(f"filesystem:{tmp_path / 'lake'}"))
+    collect(world, store)
+    world.advance(4 * BUCKET)
+
+    def cut(*_: Any) -> None:
+        raise OSError("cut short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FilesystemClient, step, cut)
+        with pytest.raises(StoreFailed, match="cut short"):
+            collect(world, store)
+    files = tmp_path / "lake" / "conversations"
+    assert 2 == len(list((files / "account_metrics").iterdir()))
+    next((files / "_dlt_loads").iterdir()).with_name("msgconv__1999999999.9.jsonl").touch()
+    collect(world, store)
+
+    found = in_parquet(files)
+    found.pop("collection_gaps")
+    assert world.truth(EDGE - DAY, EDGE + BUCKET) == found
+    assert 2 == len(list((files / "account_metrics").iterdir()))
+
+
+# ---------------------------------------------------------------- dlt reports to nobody
+
+PROGRAM = """
+from msgconv_async.export.destination import Store, destination, set_defaults
+import dlt
+set_defaults()
+dlt.pipeline("p", destination=dlt.destinations.duckdb("x.duckdb"), pipelines_dir=".").run(
+    [{"a": 1}], table_name="t"
+)
+"""
+
+
+@pytest.mark.parametrize("wanted", [None, "true"])
+def test_dlt_tells_nobody_of_its_use_unless_it_is_wanted(
+    tmp_path: Path, wanted: str | None
+) -> None:
+    reports = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            reports.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    environment = {} if wanted is None else {"RUNTIME__DLTHUB_TELEMETRY": wanted}
+    with HTTPServer(("127.0.0.1", 0), Listener) as listener:
+        thread = Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            subprocess.run(  # noqa: S603
+                [sys.executable, "-c", PROGRAM],
+                check=True,
+                cwd=tmp_path,
+                env={
+                    "PYTHONPATH": str(Path(__file__).parents[2]),
+                    "DLT_DATA_DIR": str(tmp_path),
+                    "RUNTIME__DLTHUB_TELEMETRY_ENDPOINT": f"http://127.0.0.1:{listener.server_port}",
+                    **environment,
+                },
+            )
+        finally:
+            listener.shutdown()
+            thread.join()
+    assert (wanted is not None) == bool(reports)
