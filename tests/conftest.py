@@ -31,6 +31,12 @@ def pytest_collection_finish() -> None:
     collect()
 
 
+def pytest_unconfigure() -> None:
+    """Give back what was set aside, or DuckDB calls it leaked when the interpreter ends."""
+    gc.unfreeze()
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(request: pytest.FixtureRequest) -> None:
     """Fail an asynchronous test that leaves a task, something open, or an error unheard."""

@@ -16,7 +16,8 @@ from pathlib import Path
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
 
-_EXTRA = ("cyclopts", "plotext", "rich")
+_EXTRAS = dict.fromkeys(("cyclopts", "plotext", "rich"), "cli")
+_EXTRAS |= dict.fromkeys(("dlt", "filelock", "plotly", "pyarrow", "sqlglot"), "cli,etl")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        complain(f"the command line needs an extra: pip install 'msgconv-async[cli]' ({error})")
+        complain(f"this command needs an extra: pip install 'msgconv-async[{extra}]' ({error})")
         return USAGE
     return code
 

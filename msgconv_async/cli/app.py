@@ -351,5 +351,39 @@ def _ids_or_none(given: str | None) -> str | list[str] | None:
     return None if given == "none" else _ids(given)
 
 
+@app.command
+def report(
+    *,
+    destination: str = "duckdb",
+    dataset: str = "conversations",
+    days: _Whole = 7,
+    html: Path | None = None,
+) -> int:
+    """Show what "msgconv collect" has collected, by day (UTC) and skill.
+
+    Who resolved how many conversations, and their average handling time. Days that were not
+    collected whole are marked. In a terminal there are charts as well.
+
+    Parameters
+    ----------
+    destination
+        Where the history is, as for "msgconv collect".
+    dataset
+        The name of the schema, or of the folder, that holds the tables.
+    days
+        How many days, up to the newest that was collected.
+    html
+        Write a page with charts to this file instead; it needs no network to be read.
+    """
+    from msgconv_async.cli.report import Report  # noqa: PLC0415
+    from msgconv_async.export.destination import Store, set_defaults  # noqa: PLC0415
+    from msgconv_async.export.destination import destination as find  # noqa: PLC0415
+
+    if days < 1:
+        raise ConfigurationError(f"--days={days}: it must be 1 or more")
+    set_defaults()
+    return Report(Store(find(destination), dataset), days).run(html)
+
+
 def _ids(given: str | None) -> str | list[str] | None:
     return given if given in {None, "all"} else [each.strip() for each in str(given).split(",")]

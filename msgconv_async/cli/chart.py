@@ -1,15 +1,20 @@
-"""A chart in the terminal; apart, because only one command loads what draws it."""
+"""Charts in the terminal; apart, because few commands load what draws them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from plotext import figure, terminal  # type: ignore[import-untyped]
 from rich.console import Console
 from rich.text import Text
 
 _WIDTH, _HEIGHT = 120, 15
-_ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│", "+++++++++-|")
+_BARS_HEIGHT = 10
+_WIDEST = 9
+_LINES = 3
+"""Columns of bars that are none: a line on either side, and a gap."""
+_MARKERS = {"█": "cyan", "▒": "yellow", "░": "magenta"}
+_ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│█▒░", "+++++++++-|#=.")
 
 
 def chart(title: str, counts: Sequence[int], ticks: Mapping[int, str], console: Console) -> Text:
@@ -38,3 +43,57 @@ def chart(title: str, counts: Sequence[int], ticks: Mapping[int, str], console: 
     )
     drawn: str = figure.build().string(colorless=True).rstrip("\n")
     return Text(drawn if unicode else drawn.translate(_ASCII), style="cyan", no_wrap=True)
+
+
+def bars(
+    title: str,
+    series: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    console: Console,
+    *,
+    width: int,
+    written: Callable[[float], str] = "{:,.0f}".format,
+) -> Text:
+    """Draw a bar for each label: series of non-negative numbers, stacked.
+
+    Args:
+        title: Stands above; it may show the markers of the series, which are █, ▒ and ░.
+        series: One to three, each with a number for every label.
+        labels: What is written below, where there is room.
+        console: Where it will be shown.
+        width: Columns there are. Of more bars than fit, the last are drawn.
+        written: Writes a number beside the vertical axis.
+    """
+    peak = max(map(sum, zip(*series, strict=True)))
+    levels = {level: written(level) for level in (0, peak / 2, peak)}
+    frame = max(map(len, levels.values())) + _LINES
+    count = max(1, min(len(labels), width - frame))
+    if count < len(labels):
+        title = f"{title}, the last {count}"
+    labels, series = labels[-count:], [each[-count:] for each in series]
+    pitch = max(1, min((width - frame) // count, _WIDEST))
+    # In columns, so that no bar is wider than another: a gap, and then the bar.
+    first, across = 1, max(pitch - 2, 0)
+    middles = [first + number * pitch + across / 2 for number in range(count + 1)]
+    terminal.limit(width=False, height=False)
+    figure.clear()
+    figure.plot_size(count * pitch + frame, _BARS_HEIGHT)
+    if peak:
+        bar = figure.bar(
+            middles,
+            [[*each, 0] for each in series],  # a single bar would have no distance to another
+            stacked=True,
+            marker=list(_MARKERS)[: len(series)],
+            width=(across + 0.01) / pitch,
+        )
+        figure.draw(bar)
+    figure.ruler("x").lim(0, count * pitch)
+    figure.ruler("x").ticks([int(each) for each in middles[:count]], list(labels))
+    figure.ruler("y").lim(0, peak or 1)
+    figure.ruler("y").ticks(list(levels), list(levels.values()))
+    drawn = Text(f"{title}\n{figure.build().string(colorless=True).rstrip()}", no_wrap=True)
+    for marker, style in _MARKERS.items():
+        drawn.highlight_regex(f"{marker}+", style)
+    if not console.encoding.startswith("utf"):
+        drawn.plain = drawn.plain.translate(_ASCII)
+    return drawn

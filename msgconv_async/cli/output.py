@@ -40,12 +40,14 @@ class Destination:
 
     Args:
         path: The file; None for stdout.
+        option: What named it on the command line.
 
     Raises:
         ConfigurationError: On entering: no file could be written there.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, option: str = "--output") -> None:
+        self._option = option
         # Behind a symbolic link, it is the file that is replaced.
         self._path = None if path is None else Path(os.path.realpath(path))
         self._stream: BinaryIO = sys.stdout.buffer
@@ -54,13 +56,15 @@ class Destination:
     def __enter__(self) -> Self:
         if self._path is not None:
             if self._path.exists() and not self._path.is_file():
-                raise ConfigurationError(f"--output={self._path}: not a file that can be replaced")
+                raise ConfigurationError(
+                    f"{self._option}={self._path}: not a file that can be replaced"
+                )
             beside = self._path.with_name(f".{secrets.token_hex(8)}.msgconv")
             try:
                 self._stream = beside.open("xb")
             except OSError as error:
                 raise ConfigurationError(
-                    f"--output={self._path}: cannot write there: {error.strerror}"
+                    f"{self._option}={self._path}: cannot write there: {error.strerror}"
                 ) from None
             self._beside = beside
         return self

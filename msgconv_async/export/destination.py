@@ -5,6 +5,7 @@ See https://dlthub.com/docs/dlt-ecosystem/destinations for what each can do and 
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.exceptions import DltException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
@@ -37,6 +39,8 @@ DATASET = "conversations"
 
 PIPELINE = "msgconv"
 """By this name dlt keeps, in a dataset, where collecting stands."""
+
+_NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _LOCATED = {"duckdb": "credentials", "filesystem": "bucket_url"}
 """Which of a destination's arguments says where it is, if that is no secret."""
@@ -115,10 +119,15 @@ class Store:
         dataset: Its name there.
 
     Raises:
-        ConfigurationError: The destination lacks a setting.
+        ConfigurationError: The destination lacks a setting, or cannot have a dataset of that name.
     """
 
     def __init__(self, destination: Destination, dataset: str = DATASET) -> None:
+        if not _NAME.fullmatch(dataset):
+            raise ConfigurationError(
+                f"dataset {dataset!r}: a name is made of up to 63 small letters, digits and single"
+                " underscores, and begins with a letter"
+            )
         self.destination = destination
         self.dataset = dataset
         name = destination.destination_name
@@ -225,6 +234,33 @@ class Store:
                 with pipeline.sql_client() as client:
                     for statement in _unique_indexes(pipeline.default_schema):
                         client.execute_sql(statement)
+
+    @contextmanager
+    def reading(self) -> Iterator[dlt.Dataset]:
+        """Open what was collected, to read it.
+
+        Raises:
+            ConfigurationError: There is nothing.
+            StoreFailed: It cannot be read, also while it is open.
+        """
+        destination = self.destination
+        file = destination.config_params.get("credentials")
+        if self._type == "duckdb" and isinstance(file, str):
+            # It would make the file, and keep others from one that is there.
+            if not Path(file).is_file():
+                raise ConfigurationError(f"there is no file {file}: nothing was collected")
+            destination = dlt.destinations.duckdb(DuckDbCredentials(file, read_only=True))
+        try:
+            with dlt.dataset(destination, self.dataset) as opened:
+                if not opened.schema.is_new:
+                    yield opened
+                    return
+        except MsgConvError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each database has errors of its own
+            *_, cause = _causes(error)
+            raise StoreFailed(f"{self} cannot be used: {first_line(cause)}") from None
+        raise ConfigurationError(f"there is no {self}: nothing was collected")
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

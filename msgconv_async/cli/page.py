@@ -1,0 +1,111 @@
+"""A history as a page: one file that a browser shows without a network."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import msgspec
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from msgconv_async.cli import show
+from msgconv_async.cli.report import marked, notes, period, skill_name
+from msgconv_async.export.history import Day, History, total
+
+
+class _Page(Template):
+    """What is not Python has dollars of its own."""
+
+    delimiter = "%%"
+
+
+def page(dataset: str, history: History) -> bytes:
+    """Return the page of a history: a summary, charts by skill, and a table that has it all.
+
+    Its policy allows the two scripts inside by their hashes and nothing else, least of all a
+    request: what came from outside could not run even if it were not escaped.
+    """
+    folder = files("msgconv_async.cli")
+    scripts = {"plotly": get_plotlyjs(), "script": (folder / "page.js").read_text("utf-8")}
+    return (
+        _Page((folder / "page.html").read_text("utf-8"))
+        .substitute(
+            scripts,
+            title=escape(f"Resolved conversations: {dataset}"),
+            period=escape(period(history)),
+            options="".join(
+                f'<option value="{number}">{escape(skill_name(skill))}</option>'
+                for number, skill in enumerate(history.by_skill)
+            ),
+            rows="\n".join(_rows(history)),
+            notes="\n".join(f"<p>{escape(note)}</p>" for note in notes(history)),
+            history=_data(history),
+            hatched=_partial("hatched", history),
+            open=_partial("open", history),
+            hashes=" ".join(f"'sha256-{_hash(script)}'" for script in scripts.values()),
+        )
+        .encode()
+    )
+
+
+def _hash(script: str) -> str:
+    return b64encode(sha256(script.encode()).digest()).decode()
+
+
+def _partial(mark: str, history: History) -> str:
+    return f' <span><i class="{mark}"></i>not collected whole</span>' if history.partial else ""
+
+
+def _rows(history: History) -> Iterator[str]:
+    for number, (skill, days) in enumerate(history.by_skill.items()):
+        for each in days:
+            counts = (each.total, each.by_agent, each.by_consumer, each.by_system)
+            cells = [*map(_count, counts), show.duration(each.average)]
+            yield (
+                f'<tr data-skill="{number}"><th scope="row">{marked(each.day, history)}</th>'
+                f'<td class="skill">{escape(skill_name(skill))}</td>'
+                f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+            )
+
+
+def _data(history: History) -> str:
+    """Return what the script draws, as JSON in which nothing can end the element around it."""
+    data = {
+        "days": history.calendar,
+        "partial": list(history.partial),
+        "skills": [_skill(days, history) for days in history.by_skill.values()],
+    }
+    return msgspec.json.encode(data).decode().replace("<", "\\u003c")
+
+
+def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
+    together = total(days, history.last)
+    sums = {"agent": together.by_agent, "consumer": together.by_consumer}
+    sums["system"] = together.by_system
+    return {
+        "sums": {
+            "total": _count(together.total),
+            **{name: _count(count) for name, count in sums.items()},
+            "average": show.duration(together.average),
+        },
+        "days": [
+            {
+                "day": each.day,
+                "agent": each.by_agent,
+                "consumer": each.by_consumer,
+                "system": each.by_system,
+                "average": each.average,
+                "written": show.duration(each.average),
+            }
+            for each in days
+        ],
+    }
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

@@ -1,0 +1,254 @@
+"""What was collected over time, by day and skill, added up where it is stored.
+
+Only sums travel, however long the history: a row for each day and skill, and one for each day and
+account. A day is a day of UTC, whatever time zone the database or its session thinks in, so it is
+counted in seconds since 1970, of which there is but one opinion. A bucket belongs to the day on
+which it starts.
+
+Whether a day was collected whole, an account's totals can say: each bucket has a row, be it of
+zeros, so a day has 288. Skills without conversations have no rows, and a quiet night looks like one
+that nobody collected; there, a day is whole between an account's first and last row unless a gap
+says otherwise, since collecting leaves nothing out in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import dlt
+import msgspec
+import sqlglot
+from sqlglot import exp
+
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.export.destination import Store
+from msgconv_async.export.rows import ACCOUNT_METRICS, SKILL_METRICS, Table
+from msgconv_async.protocol.buckets import BUCKET
+
+_DAY = timedelta(days=1)
+_BUCKETS = _DAY // BUCKET
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Span: TypeAlias = tuple[datetime, datetime]
+
+# PostgreSQL's dialect; others are translated from it. Nothing is put in that comes from outside.
+# A literal with an offset is an instant in any time zone, and an index or a file's statistics can
+# help to find what is after it.
+_DAY_OF = f"CAST(FLOOR(DATE_PART('epoch', interval_start) / {_DAY.total_seconds():.0f}) AS BIGINT)"
+_SUMS = f"""
+    SELECT {_DAY_OF} AS day, {{skill}} AS skill,
+        SUM(resolved_conversations_by_ccp) AS by_agent,
+        SUM(resolved_conversations_by_consumer) AS by_consumer,
+        SUM(resolved_conversations_by_system) AS by_system,
+        SUM(total_resolved_conversations) AS total,
+        SUM(total_handling_time_resolved_conversations) AS handling
+    FROM {{table}} WHERE interval_start >= '{{since}}' GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
+_FOUND = f"""
+    SELECT account_id, {_DAY_OF} AS day, COUNT(DISTINCT interval_end) AS found
+    FROM {{table}} WHERE interval_start >= '{{since}}' GROUP BY 1, 2"""  # noqa: S608
+_SPANS = """
+    SELECT account_id, MIN(DATE_PART('epoch', interval_start)) AS first,
+        MAX(DATE_PART('epoch', interval_end)) AS last
+    FROM {table} GROUP BY 1"""
+_GAPS = """
+    SELECT account_id, DATE_PART('epoch', gap_start) AS first, DATE_PART('epoch', gap_end) AS last
+    FROM {table} WHERE gap_end > '{since}'"""
+
+
+class Day(msgspec.Struct, frozen=True):
+    """A day of UTC, and what was resolved on it: sums of what the server sent, bucket by bucket.
+
+    A sum is None if the server sent no such number.
+
+    Attributes:
+        day: The day.
+        skill_id: The skill; None for all that is told of the day.
+        by_agent: Conversations that agents resolved.
+        by_consumer: Conversations that consumers resolved.
+        by_system: Conversations that the system resolved.
+        total: All of them, as the server counted: it need not be the three together.
+        handling: The total handling time of these, in the API's unit, read as milliseconds.
+    """
+
+    day: date
+    skill_id: int | None
+    by_agent: int | None
+    by_consumer: int | None
+    by_system: int | None
+    total: int | None
+    handling: int | None
+
+    @property
+    def average(self) -> float | None:
+        """The average handling time: the total time by the count, never an average of averages."""
+        return self.handling / self.total if self.total and self.handling is not None else None
+
+
+class History(msgspec.Struct, frozen=True, dict=True):
+    """What was collected.
+
+    Attributes:
+        accounts: The ids of the accounts it is of.
+        first: The first day it is of.
+        last: The last day it is of.
+        days: By day, and in each by skill; one a day, of no skill, where account totals were
+            collected and skills were not. A day of which nothing was collected has none.
+        partial: Of each day that was not collected whole, for how many accounts that is so.
+    """
+
+    accounts: tuple[str, ...]
+    first: date
+    last: date
+    days: tuple[Day, ...]
+    partial: dict[date, int]
+
+    @property
+    def calendar(self) -> list[date]:
+        """Every day from the first to the last."""
+        return _calendar(self.first, self.last)
+
+    @cached_property
+    def by_skill(self) -> dict[int | None, tuple[Day, ...]]:
+        """The days of each skill, by id; where there are several, first their sums as of None."""
+        found: dict[int | None, list[Day]] = {}
+        for each in self.days:
+            found.setdefault(each.skill_id, []).append(each)
+        skills = {id_: tuple(found[id_]) for id_ in sorted(found, key=lambda id_: id_ or 0)}
+        if len(skills) == 1:
+            return skills
+        days = groupby(self.days, lambda each: each.day)
+        return {None: tuple(total(list(each), day) for day, each in days), **skills}
+
+
+def total(days: Sequence[Day], day: date) -> Day:
+    """Return the sums of days, as of one day and of no skill; of none, they are None."""
+    sums: list[int | None] = []
+    for name in Day.__struct_fields__[2:]:
+        known = [number for each in days if (number := getattr(each, name)) is not None]
+        sums.append(sum(known) if known else None)
+    return Day(day, None, *sums)
+
+
+def read(store: Store, days: int | None = None) -> History:
+    """Read a history.
+
+    Args:
+        store: Where it is.
+        days: How many days back from the newest; None reads them all.
+
+    Raises:
+        ConfigurationError: Nothing was collected there yet.
+        StoreFailed: It cannot be read.
+    """
+    with store.reading() as dataset:
+        return _read(dataset, days)
+
+
+def _read(dataset: dlt.Dataset, days: int | None) -> History:
+    by_skill, by_account = (_spans(dataset, table) for table in (SKILL_METRICS, ACCOUNT_METRICS))
+    spans = [*by_skill.items(), *by_account.items()]
+    if not spans:
+        raise ConfigurationError(
+            f"dataset {dataset.dataset_name!r} holds neither skills nor account totals yet"
+        )
+    first = min(start for _, (start, _) in spans).date()
+    last = (max(end for _, (_, end) in spans) - BUCKET).date()
+    if days is not None:
+        first = last - min(days - 1, (last - first) // _DAY) * _DAY
+    since = _midnight(first)
+    accounts = sorted({account for account, (_, end) in spans if end > since})
+    skills = any(end > since for _, end in by_skill.values())
+    table, skill = (SKILL_METRICS, "skill_id") if skills else (ACCOUNT_METRICS, "NULL")
+    coverage = _Coverage(
+        by_skill,
+        by_account,
+        {
+            (account, _date(day)): buckets
+            for account, day, buckets in _select(dataset, _FOUND, ACCOUNT_METRICS.name, since)
+        },
+        [
+            (account, _instant(start), _instant(end))
+            for account, start, end in _select(dataset, _GAPS, "collection_gaps", since)
+        ],
+    )
+    partial = {
+        day: lacking
+        for day in _calendar(first, last)
+        if (lacking := sum(not coverage.whole(account, day) for account in accounts))
+    }
+    return History(
+        tuple(accounts),
+        first,
+        last,
+        tuple(
+            Day(_date(day), *(None if each is None else int(each) for each in figures))
+            for day, *figures in _select(dataset, _SUMS, table.name, since, skill)
+        ),
+        partial,
+    )
+
+
+class _Coverage(msgspec.Struct, frozen=True):
+    """What is known of the time in which accounts were collected."""
+
+    by_skill: Mapping[str, _Span]
+    by_account: Mapping[str, _Span]
+    found: Mapping[tuple[str, date], int]
+    gaps: Sequence[tuple[str, datetime, datetime]]
+
+    def whole(self, account_id: str, day: date) -> bool:
+        """Tell whether all of an account's day was collected."""
+        start = _midnight(day)
+        end = start + _DAY
+        match self.by_account.get(account_id):
+            case first, last if first < end and last > start:
+                return self.found.get((account_id, day), 0) >= _BUCKETS
+        match self.by_skill.get(account_id):
+            case first, last if first <= start and last >= end:
+                return not any(
+                    account_id == account and gap_start < end and gap_end > start
+                    for account, gap_start, gap_end in self.gaps
+                )
+        return False
+
+
+def _spans(dataset: dlt.Dataset, table: Table) -> dict[str, _Span]:
+    """Return from when to when each account is in a table."""
+    return {
+        account: (_instant(start), _instant(end))
+        for account, start, end in _select(dataset, _SPANS, table.name)
+    }
+
+
+def _select(
+    dataset: dlt.Dataset, sql: str, table: str, since: datetime = _EPOCH, skill: str = ""
+) -> list[tuple[Any, ...]]:
+    """Return what a query of a table finds: nothing, where nothing was ever stored in it."""
+    if table not in dataset.schema.data_table_names(seen_data_only=True):
+        return []
+    dialect, client = dataset.destination_dialect, dataset.sql_client
+    # By itself, and not by dataset.query(): that finds no columns with sqlglot 30.
+    query = sqlglot.parse_one(sql.format(table=table, since=since, skill=skill), read="postgres")
+    for named in query.find_all(exp.Table):
+        named.replace(exp.to_table(client.make_qualified_table_name(table), dialect=dialect))
+    with client.execute_query(query.sql(dialect=dialect)) as cursor:
+        return cursor.fetchall()
+
+
+def _calendar(first: date, last: date) -> list[date]:
+    return [first + number * _DAY for number in range((last - first) // _DAY + 1)]
+
+
+def _instant(seconds: float) -> datetime:
+    return _EPOCH + timedelta(seconds=float(seconds))
+
+
+def _date(number: int) -> date:
+    return (_EPOCH + int(number) * _DAY).date()
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -1,0 +1,405 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import date
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from msgconv_async.cli import show
+from msgconv_async.cli.chart import bars
+from msgconv_async.cli.page import page
+from msgconv_async.cli.report import Report, notes, shown
+from msgconv_async.export.destination import Store, destination
+from msgconv_async.export.history import Day, History, read
+from tests.cli.conftest import Run, clean_environment, run_process
+from tests.export.collected import at, gap, row, store
+
+SKILLS = [
+    row("71", at(2), (0, 0, 1), 8_000, skill_id=4),
+    row("71", at(3, 8), (1, 2, 0), 700_000, skill_id=4),
+    row("71", at(3, 9), (1_200, 0, 0), 900_000, skill_id=4),
+    row("71", at(3, 8), (0, 0, 5), 3_000, skill_id=-1),
+    row("71", at(4, 23, 55), (0, 0, 0), 0, skill_id=4),
+]
+NOTES = """\
+* Not collected whole: 2026-03-02.
+Handling times are read as milliseconds: the API names no unit, and LivePerson's own demo dashboard
+divides them by 1000 to get seconds.
+"""
+TABLE = f"""\
+conversations: 2026-03-02 to 2026-03-04 (UTC), 1 account
+
+day          skill       resolved  by agent  consumer  system  average
+───────────────────────────────────────────────────────────────────────
+2026-03-02*  4                  1         0         0       1     8.0s
+2026-03-02*  all                1         0         0       1     8.0s
+
+2026-03-03   unassigned         5         0         0       5     0.6s
+2026-03-03   4              1,203     1,201         2       0     1.3s
+2026-03-03   all            1,208     1,201         2       5     1.3s
+
+2026-03-04   4                  0         0         0       0
+2026-03-04   all                0         0         0       0
+
+{NOTES}"""
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Keep a history, and return where."""
+    folder = tmp_path_factory.mktemp("collected")
+    place = f"duckdb:{folder}/a.duckdb"
+    tables = {"skill_metrics": SKILLS, "collection_gaps": [gap("71", at(2, 8), at(2, 9))]}
+    store(destination(place), folder / "dlt", tables)
+    return place
+
+
+@pytest.fixture
+def history(collected: str) -> History:
+    """Return the history that is kept."""
+    return read(Store(destination(collected)))
+
+
+def in_terminal(history: History) -> str:
+    """Return what a terminal shows."""
+    return show.rendered(shown("conversations", history), encoding="utf-8", terminal=True).decode()
+
+
+def plain(shown: str) -> list[str]:
+    return [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()]
+
+
+def test_in_a_pipe_it_is_a_plain_table(collected: str) -> None:
+    """As wide as ever, nothing else around it, and nothing on stderr, not even from dlt."""
+    code, out, err = run_process("report", "--destination", collected, COLUMNS="40")
+    assert (0, "") == (code, err)
+    assert TABLE.splitlines() == plain(out)
+    assert "\x1b" not in out
+
+
+def test_account_totals_are_a_row_a_day() -> None:
+    """There is nothing to sum up."""
+    first, last = date(2026, 3, 2), date(2026, 3, 3)
+    rows = tuple(Day(day, None, 1, 2, 0, 3, 3_000) for day in (first, last))
+    history = History(("71", "72"), first, last, rows, {})
+    table = show.rendered(shown("[b]x", history), encoding="utf-8", terminal=False).decode()
+    assert [
+        "[b]x: 2026-03-02 to 2026-03-03 (UTC), 2 accounts",
+        "2026-03-02 all 3 1 2 0 1.0s",
+        "2026-03-03 all 3 1 2 0 1.0s",
+    ] == [re.sub(" +", " ", line) for line in plain(table) if "2026" in line]
+
+
+def test_more_days_than_there_are_are_all(run: Run, collected: str) -> None:
+    """However many."""
+    assert TABLE.splitlines() == plain(
+        run("report", "--destination", collected, "--days", 10**12).out
+    )
+
+
+def test_days_are_counted_back_from_the_newest(run: Run, collected: str) -> None:
+    """One is the newest."""
+    done = run("report", "--destination", collected, "--days", 1)
+    assert "conversations: 2026-03-04 to 2026-03-04 (UTC), 1 account" in done.out
+    assert {"2026-03-04"} == set(re.findall(r"(?m)^ *(2026\S+) ", done.out))
+    assert "Not collected whole" not in done.out
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_a_terminal_shows_charts_as_well(
+    history: History, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    """Of each skill, who resolved and how long it took; no line is wider than the terminal."""
+    monkeypatch.setenv("COLUMNS", width)
+    lines = plain(in_terminal(history))
+    assert all(len(line) <= int(width) for line in lines)
+    assert [
+        f"{skill}: █ agent ▒ consumer ░ system {skill}: average handling time"
+        for skill in ("all", "4", "unassigned")
+    ] == [re.sub(" +", " ", line) for line in lines if "█ agent" in line]
+    assert 6 == sum(line.count("02*") for line in lines if re.match("02", line))
+    assert any("1,208┤" in line for line in lines)
+
+
+def test_charts_are_drawn_of_the_busiest_skills() -> None:
+    """And it is said where the others are."""
+    day = date(2026, 3, 2)
+    days = tuple(Day(day, skill, skill, 0, 0, skill, 0) for skill in range(1, 7))
+    lines = plain(in_terminal(History(("71",), day, day, days, {})))
+    assert ["all", "6", "5", "4"] == [each.partition(":")[0] for each in lines if "█ agent" in each]
+    assert "Charts of the busiest skills; --html draws all 6." in lines
+
+
+def test_days_in_a_row_are_named_by_the_first_and_the_last() -> None:
+    """As long as they lack the same number of accounts."""
+    days = [date(2026, 3, number) for number in range(1, 8)]
+    lacking = dict(zip((days[0], *days[2:]), (1, 1, 1, 2, 2, 1), strict=True))
+    history = History(("71", "72"), days[0], days[-1], (), lacking)
+    assert (
+        "* Not collected whole: 2026-03-01 (1 of 2 accounts),"
+        " 2026-03-03 to 2026-03-04 (1 of 2 accounts), 2026-03-05 to 2026-03-06 (2 of 2 accounts),"
+        " 2026-03-07 (1 of 2 accounts)."
+    ) == notes(history)[0]
+
+
+def test_without_colour_there_is_none(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bars differ in more than that."""
+    assert "\x1b[36m" in in_terminal(history)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in in_terminal(history)
+
+
+CONSOLE = Console(width=80)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 10, 30])
+def test_bars_are_as_wide_as_each_other(count: int) -> None:
+    """And as many as there are labels, while each has a column."""
+    drawn = bars("t", [[3] * count, [2] * count, [1] * count], ["x"] * count, CONSOLE, width=40)
+    bottom = next(line for line in drawn.plain.splitlines() if line.startswith("0┤"))
+    found = re.findall("█+", bottom)
+    if count < 30:
+        assert count == len(found)
+        assert 1 == len(set(found))
+    else:
+        assert ["█" * 30] == found
+
+
+def test_more_bars_than_columns_are_the_last() -> None:
+    """And the title says so."""
+    drawn = bars("t", [list(range(50))], [f"{each}" for each in range(50)], CONSOLE, width=25)
+    assert "t, the last 20" == drawn.plain.splitlines()[0]
+    assert "30" in drawn.plain.splitlines()[-1]
+
+
+WRONG = {
+    "no such file": (("--destination", "duckdb:/nope/a.duckdb"), 2, "no file /nope/a.duckdb"),
+    "no such destination": (("--destination", "nope"), 2, "destination 'nope': dlt has none"),
+    "no such dataset": (("--dataset", "other"), 2, "dataset other: nothing was collected"),
+    "no name": (("--dataset", "[/b] c"), 2, "dataset '[/b] c': a name is made of up to 63 small"),
+    "no days": (("--days", "0"), 2, "--days=0: it must be 1 or more"),
+    "no folder": (("--html", "/nope/a.html"), 2, "--html=/nope/a.html: cannot write there"),
+    "no credentials": (("--destination", "postgres"), 2, "DESTINATION__POSTGRES__CREDENTIALS"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "said"), WRONG.values(), ids=WRONG)
+def test_a_mistake_is_one_line_on_stderr(
+    run: Run, collected: str, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    """The last word on an option is the one that counts."""
+    place = () if "--destination" in arguments else ("--destination", collected)
+    done = run("report", *place, *arguments)
+    assert (code, "") == (done.code, done.out)
+    [line] = done.err.splitlines()
+    assert line.startswith("msgconv: ")
+    assert said in line
+
+
+@pytest.mark.parametrize("name", ["dlt", "plotly"])
+def test_without_the_extra_one_line_says_which(tmp_path: Path, collected: str, name: str) -> None:
+    """No page is left behind either."""
+    arguments = ["report", "--destination", collected, "--html", f"{tmp_path}/a.html"]
+    program = (
+        f"import sys; sys.modules[{name!r}] = None\n"
+        f"from msgconv_async.cli import main; sys.exit(main({arguments!r}))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+    )
+    assert (2, "", []) == (done.returncode, done.stdout, list(tmp_path.iterdir()))
+    [line] = done.stderr.splitlines()
+    assert "pip install 'msgconv-async[cli,etl]'" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "reports"), [({}, "False"), ({"RUNTIME__DLTHUB_TELEMETRY": "true"}, "True")]
+)
+def test_dlt_reports_to_its_makers_only_where_the_user_says_so(
+    collected: str, environment: dict[str, str], reports: str
+) -> None:
+    """It would by itself."""
+    program = (
+        f"from msgconv_async.cli import main; main(['report', '--destination', {collected!r}])\n"
+        "from dlt.common.runtime import anon_tracker, telemetry\n"
+        "assert telemetry._TELEMETRY_STARTED\n"
+        "print(anon_tracker._ANON_TRACKER_ENDPOINT is not None)"
+    )
+    nobody = {"RUNTIME__DLTHUB_TELEMETRY_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=clean_environment(**environment, **nobody),
+        check=True,
+    )
+    assert reports == done.stdout.splitlines()[-1]
+
+
+class Seen(HTMLParser):
+    """The text of a page's cells and options, by row, and its elements."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(document)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] in {"td", "th"} and data.strip():
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def written(collected: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a page of the history, and return where."""
+    path = tmp_path_factory.mktemp("page") / "a.html"
+    assert 0 == Report(Store(destination(collected)), 7).run(path)
+    return path
+
+
+def test_the_page_has_every_figure_without_a_script(written: Path) -> None:
+    """By skill, all of them first."""
+    assert [
+        ["2026-03-02*", "all", "1", "0", "0", "1", "8.0s"],
+        ["2026-03-03", "all", "1,208", "1,201", "2", "5", "1.3s"],
+        ["2026-03-04", "all", "0", "0", "0", "0", ""],
+        ["2026-03-03", "unassigned", "5", "0", "0", "5", "0.6s"],
+        ["2026-03-02*", "4", "1", "0", "0", "1", "8.0s"],
+        ["2026-03-03", "4", "1,203", "1,201", "2", "0", "1.3s"],
+        ["2026-03-04", "4", "0", "0", "0", "0", ""],
+    ] == Seen(written.read_text("utf-8")).rows[1:]
+
+
+def test_the_page_is_written_all_at_once(run: Run, collected: str, tmp_path: Path) -> None:
+    """Nothing goes to stdout, and what fails leaves what was there."""
+    path = tmp_path / "a.html"
+    path.write_text("before")
+    assert 2 == run("report", "--destination", collected, "--dataset", "x", "--html", path).code
+    assert ("before", [path]) == (path.read_text(), list(tmp_path.iterdir()))
+    assert (0, "", "") == run("report", "--destination", collected, "--html", path)
+    assert path.read_text("utf-8").startswith("<!doctype html>")
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_names_are_text_in_a_page(history: History) -> None:
+    """And nothing but text."""
+    document = page("<script>alert('&')</script>", history).decode()
+    assert 0 == document.count("<script>alert")
+    assert 2 == document.count("Resolved conversations: &lt;script&gt;alert(&#x27;&amp;&#x27;)")
+
+
+def browsed(folder: Path, page: Path) -> tuple[str, list[str]]:
+    """Return a page as a browser has it after its scripts, and what the page has requested."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        if os.environ.get("CI_REQUIRE_SERVERS") == "1":
+            pytest.fail("there is no chromium to look at the page with")
+        pytest.skip("there is no chromium to look at the page with")
+    log = folder / "log.json"
+    options = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
+        --disable-background-networking --disable-component-update --virtual-time-budget=10000
+        --proxy-server=127.0.0.1:9 --proxy-bypass-list=<-loopback>"""  # so that nothing gets out
+    done = subprocess.run(  # noqa: S603 - a browser that looks at our own page
+        [
+            *(browser, *options.split(), f"--user-data-dir={folder}/profile"),
+            *(f"--log-net-log={log}", "--dump-dom", page.as_uri()),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    events = [each.get("params", {}) for each in json.loads(log.read_bytes())["events"]]
+    # The browser makes requests of its own, on behalf of no page.
+    requested = [
+        each["url"] for each in events if each.get("initiator", "not an origin") != "not an origin"
+    ]
+    return done.stdout, requested
+
+
+def counts(document: str, together: int) -> list[int]:
+    """Return the heights of the bars that are drawn, together so high."""
+    bars = re.findall(r'class="point"><path d="M[\d.]+,([\d.]+)V([\d.]+)H', document)
+    heights = [float(base) - float(top) for base, top in bars]
+    return [round(height * together / sum(heights)) for height in heights]
+
+
+def test_a_browser_draws_the_page_and_requests_nothing(written: Path, tmp_path: Path) -> None:
+    """Three bars a day, hatched if it was not collected whole, a line, and what they mean."""
+    document, requested = browsed(tmp_path, written)
+    assert [] == requested
+    resolved, handling = re.findall(r'(?s)<div class="plot.*?</figure>', document)
+    assert 3 == resolved.count('class="trace bars"')
+    pixel = 6  # conversations: bars are drawn to whole ones
+    expected = [0, 1_201, 0, 0, 2, 0, 1, 5, 0]
+    assert pytest.approx(expected, abs=2 * pixel) == counts(resolved, 1_209)
+    assert 3 == resolved.count("<pattern ")
+    assert 1 == handling.count('class="trace scatter')
+    assert ["Mar 2*", "Mar 3", "Mar 4"] == re.findall(r">(Mar \d\*?)</text>", resolved)
+    assert '<dd id="total">1,209</dd>' in document
+    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
+    assert ['<tr data-skill="0">'] * 3 == shown
+
+
+def test_a_reader_chooses_the_skill(written: Path, tmp_path: Path) -> None:
+    """Charts, sums and table follow; a day without rows is left empty."""
+    choose = """<script>
+        const select = document.getElementById("skill");
+        select.selectedIndex = 1;
+        select.dispatchEvent(new Event("change"));
+        </script></body>"""
+    without_policy = re.sub("<meta http-equiv=.*?>", "", written.read_text("utf-8"))
+    path = tmp_path / "a.html"
+    path.write_text(without_policy.replace("</body>", choose))
+    document, _ = browsed(tmp_path, path)
+    assert '<dd id="total">5</dd>' in document
+    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
+    assert ['<tr data-skill="1">'] == shown
+    assert [0, 0, 0, 0, 0, 0, 0, 5, 0] == counts(document, 5)
+
+
+def test_a_page_of_days_without_rows_is_a_page() -> None:
+    """Such as of accounts in which nothing happened."""
+    day = date(2026, 3, 2)
+    assert b'<dd id="total">' in page("conversations", History(("71",), day, day, (), {}))
+
+
+@pytest.mark.parametrize(
+    ("kept", "requests", "title"), [(True, [], ""), (False, ["http://outside.invalid/a.png"], "in")]
+)
+def test_the_pages_policy_lets_nothing_out(
+    written: Path,
+    tmp_path: Path,
+    kept: bool,  # noqa: FBT001
+    requests: list[str],
+    title: str,
+) -> None:
+    """Nor run, even if something were let in; without it, both are seen to happen."""
+    [policy] = re.findall("<meta http-equiv=.*?>", written.read_text("utf-8"))
+    intruder = '<img src="http://outside.invalid/a.png"><script>document.title = "in"</script>'
+    path = tmp_path / "a.html"
+    path.write_text(f"<!doctype html><title></title>{policy if kept else ''}{intruder}")
+    document, requested = browsed(tmp_path, path)
+    assert requests == requested
+    assert f"<title>{title}</title>" in document

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dlt.destinations import duckdb
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+
+from msgconv_async import ConfigurationError, MsgConvError
+from msgconv_async.export.destination import Destination, Store, StoreFailed, destination
+from msgconv_async.export.history import Day, History, read
+from tests.export.collected import at, gap, quiet, row, store
+
+SKILLS = [
+    row("1", at(2, 8), (1, 2, 4), 700, skill_id=4),
+    row("1", at(2, 23, 55), (8, 0, 0), 100, skill_id=4),
+    row("1", at(3), (16, 0, 0), 3_200, skill_id=4),
+    row("2", at(3, 12), (0, 32, 0), 64, skill_id=4),
+    row("2", at(3, 23, 55), (0, 0, 3), 30, skill_id=-1),
+    row("1", at(5), (0, 0, 1), None, skill_id=4),
+]
+SECOND, THIRD, FOURTH, FIFTH = (date(2026, 3, number) for number in (2, 3, 4, 5))
+DAYS = (
+    Day(SECOND, 4, 9, 2, 4, 15, 800),
+    Day(THIRD, -1, 0, 0, 3, 3, 30),
+    Day(THIRD, 4, 16, 32, 0, 48, 3_264),
+    Day(FIFTH, 4, 0, 0, 1, 1, None),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep the same history as a database and as files."""
+    folder = tmp_path_factory.mktemp("history")
+    gaps = [gap("2", at(3, 4), at(3, 5)), gap("2", at(1), at(2))]
+    tables = {"skill_metrics": SKILLS, "collection_gaps": gaps}
+    for place, form in ((f"duckdb:{folder}/a.duckdb", None), (f"filesystem:{folder}", "parquet")):
+        store(destination(place), folder / "dlt", tables, form)
+    return folder
+
+
+@pytest.fixture(params=["duckdb", "a session elsewhere", "parquet"])
+def skills(request: pytest.FixtureRequest, folder: Path) -> Destination:
+    """Return where a history of skills is."""
+    file = f"{folder}/a.duckdb"
+    if request.param == "a session elsewhere":
+        return duckdb(DuckDbCredentials(file, read_only=True, session_timezone="Asia/Tokyo"))
+    return destination(f"duckdb:{file}" if request.param == "duckdb" else f"filesystem:{folder}")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Be far from UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def totals(
+    tmp_path: Path,
+    *rows: dict[str, Any],
+    skills: Sequence[dict[str, Any]] = (),
+    days: int | None = None,
+) -> History:
+    """Read a history of account totals."""
+    place = destination(f"duckdb:{tmp_path}/totals.duckdb")
+    store(place, tmp_path / "dlt", {"account_metrics": rows, "skill_metrics": skills})
+    return read(Store(place), days)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_days_of_utc_are_summed_by_skill(skills: Destination) -> None:
+    """Wherever reader and database are; the day is that on which a bucket starts."""
+    history = read(Store(skills))
+    assert DAYS == history.days
+    assert (("1", "2"), SECOND, FIFTH) == (history.accounts, history.first, history.last)
+
+
+def test_days_are_counted_back_from_the_newest(skills: Destination) -> None:
+    """A day without rows counts as one."""
+    history = read(Store(skills), 3)
+    assert (DAYS[1:], THIRD) == (history.days, history.first)
+    assert [THIRD, FOURTH, FIFTH] == history.calendar
+
+
+def test_where_only_skills_are_known_a_day_is_whole_inside_what_was_collected(
+    skills: Destination,
+) -> None:
+    """Not before the first row nor after the last, nor where there is a gap; a quiet day is."""
+    # Account 1 is known from the 2nd at 8:00 to the 5th at 0:05, and 2 from the 3rd to its end.
+    assert {SECOND: 2, THIRD: 1, FOURTH: 1, FIFTH: 2} == read(Store(skills)).partial
+
+
+def test_a_gap_makes_a_day_partial(tmp_path: Path) -> None:
+    """That account's, and no other's."""
+    place = destination(f"duckdb:{tmp_path}/gaps.duckdb")
+    ends = [row(who, at(day), skill_id=4) for who in "12" for day in (1, 5)]
+    gaps = [gap("1", at(2, 23), at(3)), gap("2", at(3, 12), at(4, 1))]
+    store(place, tmp_path / "dlt", {"skill_metrics": ends, "collection_gaps": gaps})
+    days = [date(2026, 3, number) for number in (2, 3, 4, 5)]
+    assert dict(zip(days, (1, 1, 1, 2), strict=True)) == read(Store(place)).partial
+
+
+def test_averages_are_made_of_sums() -> None:
+    """Not of averages, and not of nothing."""
+    of_days = [each.average for each in DAYS]
+    assert [800 / 15, 10.0, 68.0, None] == of_days
+    history = History((), SECOND, FIFTH, DAYS, {})
+    together = history.by_skill[None]
+    assert (3_264 + 30) / (48 + 3) == together[1].average
+    assert Day(THIRD, None, 16, 32, 3, 51, 3_294) == together[1]
+
+
+def test_a_single_skill_is_not_summed_up_again() -> None:
+    """It is all there is."""
+    assert {4: (DAYS[0],)} == History((), SECOND, SECOND, DAYS[:1], {}).by_skill
+
+
+def test_without_skills_account_totals_are_reported(tmp_path: Path) -> None:
+    """Of all accounts together; a number that was not sent is not zero."""
+    history = totals(
+        tmp_path,
+        row("1", at(2), (1, 2, None), 60),
+        row("2", at(2), (4, 8, None), 90),
+    )
+    assert (Day(SECOND, None, 5, 10, None, 15, 150),) == history.days
+    assert {None: history.days} == history.by_skill
+
+
+def test_account_totals_tell_whole_days_by_their_288_buckets(tmp_path: Path) -> None:
+    """Each once, however often it was stored; a day without a row is not whole either."""
+    history = totals(
+        tmp_path,
+        *quiet("1", 2),
+        *quiet("1", 3, range(287)),
+        *quiet("1", 3, range(1)),
+        *quiet("1", 5),
+    )
+    assert {THIRD: 1, FOURTH: 1} == history.partial
+
+
+def test_an_account_that_was_not_collected_on_a_day_makes_it_partial(tmp_path: Path) -> None:
+    """Sums over different accounts are not to be compared in silence."""
+    history = totals(tmp_path, *quiet("1", 2), *quiet("1", 3), *quiet("2", 3))
+    assert ({SECOND: 1}, ("1", "2")) == (history.partial, history.accounts)
+
+
+def test_an_account_of_long_ago_does_not_count(tmp_path: Path) -> None:
+    """Only those that were collected in the days asked for."""
+    history = totals(tmp_path, *quiet("1", 3), row("2", at(2)), days=1)
+    assert ({}, ("1",)) == (history.partial, history.accounts)
+
+
+def test_account_totals_tell_of_days_that_are_quiet_in_all_skills(tmp_path: Path) -> None:
+    """Where both were collected."""
+    skill = row("1", at(2, 8), (1, 0, 0), skill_id=4)
+    history = totals(tmp_path, *quiet("1", 2), *quiet("1", 3), skills=[skill])
+    assert ({}, SECOND, THIRD) == (history.partial, history.first, history.last)
+    assert [SECOND] == [each.day for each in history.days]
+
+
+def test_totals_are_reported_of_days_in_which_no_skills_were_collected(tmp_path: Path) -> None:
+    """Though they were before."""
+    skill = row("1", at(2), skill_id=4)
+    history = totals(tmp_path, row("1", at(3), (1, 0, 0)), skills=[skill], days=1)
+    assert (Day(THIRD, None, 1, 0, 0, 1, 0),) == history.days
+
+
+def test_a_file_that_is_missing_is_named_and_not_made(tmp_path: Path) -> None:
+    """As DuckDB would."""
+    place = tmp_path / "none.duckdb"
+    with pytest.raises(ConfigurationError, match=f"there is no file {place}"):
+        read(Store(destination(f"duckdb:{place}")))
+    assert not place.exists()
+
+
+def test_a_dataset_that_is_missing_is_named(skills: Destination) -> None:
+    """There may be others."""
+    with pytest.raises(ConfigurationError, match="dataset other: nothing was collected"):
+        read(Store(skills, "other"))
+
+
+def test_a_dataset_without_skills_or_totals_is_an_error(tmp_path: Path) -> None:
+    """It cannot be a report of nothing."""
+    place = destination(f"duckdb:{tmp_path}/gaps.duckdb")
+    store(place, tmp_path / "dlt", {"collection_gaps": [gap("1", at(2), at(3))]})
+    with pytest.raises(ConfigurationError, match="holds neither skills nor account totals"):
+        read(Store(place))
+
+
+def test_a_file_that_is_being_written_is_an_error(folder: Path) -> None:
+    """It says who writes."""
+    file = f"{folder}/a.duckdb"
+    program = f"import duckdb; c = duckdb.connect({file!r}); print(flush=True); input()"
+    with subprocess.Popen(  # noqa: S603 - the interpreter that runs the tests
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        with pytest.raises(MsgConvError, match=rf"cannot be used: .*\(PID {writer.pid}\)"):
+            read(Store(destination(f"duckdb:{file}")))
+        writer.communicate(b"\n")
+
+
+def test_a_database_that_does_not_answer_is_an_error_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one line."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", "postgresql://me:sesame@127.0.0.1:9/d")
+    with pytest.raises(StoreFailed, match=r"cannot be used: .* refused") as raised:
+        read(Store(destination("postgres")))
+    assert "sesame" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_credentials_that_are_missing_are_said_to_be() -> None:
+    """And where they may be put."""
+    with pytest.raises(ConfigurationError, match="DESTINATION__POSTGRES__CREDENTIALS"):
+        read(Store(destination("postgres")))
