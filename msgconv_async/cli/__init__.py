@@ -16,8 +16,12 @@ from pathlib import Path
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
 
-_EXTRAS = dict.fromkeys(("cyclopts", "plotext", "rich"), "cli")
-_EXTRAS |= dict.fromkeys(("dlt", "filelock", "plotly", "pyarrow", "sqlglot"), "cli,etl")
+_EXTRAS = {
+    **dict.fromkeys(("cyclopts", "plotext", "rich"), ("the command line", "cli")),
+    **dict.fromkeys(("dlt", "filelock", "plotly", "sqlglot"), ("this command", "cli,etl")),
+    "pyarrow": ("Parquet", "arrow"),
+}
+"""What brings a module that may be missing, and what it is needed for."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,10 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRAS:
             raise
-        complain(f"this command needs an extra: pip install 'msgconv-async[{extra}]' ({error})")
+        what, extra = _EXTRAS[missing]
+        complain(f"{what} needs an extra: pip install 'msgconv-async[{extra}]' ({error})")
         return USAGE
     return code
 

@@ -8,20 +8,28 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter, Token
+from cyclopts import App, CycloptsError, Parameter
 
 from msgconv_async import __version__
 from msgconv_async.cli import OK, USAGE, complain
 from msgconv_async.cli.output import Format
+from msgconv_async.cli.parameters import (
+    Access,
+    Ids,
+    Place,
+    Question,
+    Switch,
+    Whole,
+    WholeOrNone,
+    ids,
+    log_to_stderr,
+)
 from msgconv_async.cli.show import Screen
-from msgconv_async.client.account import Account
-from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError, InvalidQuery
-from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.export.files import FileFormat
 
 app = App(
     name="msgconv",
@@ -35,18 +43,10 @@ app = App(
 )
 
 
-def _whole(_type: object, tokens: Sequence[Token]) -> int:
-    """Read a number as it was written: 7.5 minutes are not 8."""
-    try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
-
-
-_Whole = Annotated[int, Parameter(converter=_whole)]
-_WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 _OPTIONS = {"skill_ids": "--skills", "agent_ids": "--agents", "group_ids": "--groups"}
-_Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
+_Accounts = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+_NOBODY = Access()
+_HERE = Place()
 
 
 async def run(arguments: Sequence[str]) -> int:
@@ -86,13 +86,13 @@ async def demo() -> int:
 @app.command
 async def sandbox(
     *,
-    port: _Whole = 0,
-    accounts: _WholeOrNone = None,
-    seed: _Whole = 0,
+    port: Whole = 0,
+    accounts: WholeOrNone = None,
+    seed: Whole = 0,
     events: Path | None = None,
-    concurrency: _WholeOrNone = None,
+    concurrency: WholeOrNone = None,
     rate: float | None = None,
-    burst: _Whole = 0,
+    burst: Whole = 0,
     latency: float = 0.0,
     retry_after: float | None = None,
 ) -> int:
@@ -145,21 +145,13 @@ async def sandbox(
 
 @app.command
 async def fetch(
-    account: tuple[str, ...],
+    account: _Accounts = (),
     /,
     *,
-    timeframe: _Whole,
-    interval: _WholeOrNone = None,
-    skills: _Ids = None,
-    agents: _Ids = None,
-    groups: _Ids = None,
-    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None,
-    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None,
-    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None,
+    question: Question,
+    access: Access = _NOBODY,
     format: Format = "table",  # noqa: A002 - it names the option
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    timeout: float = TIMEOUT,
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False,
 ) -> int:
     """Ask accounts for their metrics.
 
@@ -170,23 +162,6 @@ async def fetch(
     ----------
     account
         The account ids.
-    timeframe
-        Minutes back from now, 1 to 1440.
-    interval
-        Minutes per interval: a multiple of 5 that divides the time frame. Without it, the time
-        frame is one interval.
-    skills
-        Group by these skills, and within each by agent: ids such as 4,15,3, or all.
-    agents
-        Group by these agents: ids, or all.
-    groups
-        Count only agents of these groups: ids, or all.
-    base_url
-        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
-    client_id
-        The client id of OAuth 2.0 client credentials.
-    username
-        The name of a user to log in as.
     format
         table: the main figures, to read. csv: every figure; the first column names a row's table,
         and a key that this table lacks is an empty cell. ndjson: the same, one JSON object a line.
@@ -194,41 +169,17 @@ async def fetch(
         each document under its account id.
     output
         Write to this file, all at once when everything is there, rather than to stdout.
-    timeout
-        Seconds for each account: queue, login, waits and retries.
-    verbose
-        Tell on stderr of every throttled request as well, not of failures alone.
     """
-    from msgconv_async.cli.credentials import find  # noqa: PLC0415
-    from msgconv_async.cli.fetch import Fetch, log_to_stderr  # noqa: PLC0415
+    from msgconv_async.cli.fetch import Fetch  # noqa: PLC0415
 
-    if not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"--timeout={timeout:g}: it must be above 0 seconds")
-    query = ConversationQuery(
-        timeframe,
-        interval=interval,
-        skill_ids=_ids(skills),
-        agent_ids=_ids(agents),
-        group_ids=_ids(groups),
-    )
-    session = ConversationSession(base_url=base_url)
-    credentials, note = find(client_id, username, base_url)
-    accounts = [Account(each, credentials) for each in dict.fromkeys(account)]
-    log_to_stderr(logging.INFO if verbose else logging.WARNING)
-    command = Fetch(accounts, query, timeout=timeout, format=format, note=note)
+    query, session = question.query(), access.session()
+    accounts, note = access.named(account)
+    command = Fetch(accounts, query, timeout=question.timeout, format=format, note=note)
     return await command.run(session, output)
 
 
 @app.command
-async def watch(
-    account: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    /,
-    *,
-    accounts: Path | None = None,
-    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None,
-    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None,
-    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None,
-) -> int:
+async def watch(account: _Accounts = (), /, *, access: Access = _NOBODY) -> int:
     """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
 
     In a terminal, a table that is redrawn in place; elsewhere a line for each closed bucket.
@@ -238,37 +189,58 @@ async def watch(
     ----------
     account
         The account ids.
-    accounts
-        A file of accounts and how each is let in, such as accounts.toml, in their place.
-    base_url
-        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
-    client_id
-        The client id of OAuth 2.0 client credentials.
-    username
-        The name of a user to log in as.
     """
     from msgconv_async.cli.watch import Watch  # noqa: PLC0415
 
-    session = ConversationSession(base_url=base_url)
-    return await Watch(_named(account, accounts, client_id, username, base_url)).run(session)
+    session = access.session()
+    return await Watch(*access.named(account)).run(session)
+
+
+@app.command
+async def export(
+    account: _Accounts = (),
+    /,
+    *,
+    question: Question,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    access: Access = _NOBODY,
+    format: FileFormat = "parquet",  # noqa: A002 - it names the option
+) -> int:
+    """Write accounts' metrics to a folder: one file for each table that was asked for.
+
+    A file is there whole or not at all, and takes the place of one of the same name. An account
+    that fails is said on stderr; the others are written. Secrets come from the environment only, as
+    for "msgconv fetch", or as the accounts file says.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    output
+        The folder; made if it is missing.
+    format
+        Parquet needs the extra "arrow"; csv and ndjson do not.
+    """
+    from msgconv_async.cli.export import Export  # noqa: PLC0415
+
+    query, session = question.query(), access.session()
+    accounts, note = access.named(account)
+    command = Export(accounts, query, timeout=question.timeout, format=format, note=note)
+    return await command.run(session, output)
 
 
 @app.command
 def collect(
-    account: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    account: _Accounts = (),
     /,
     *,
-    accounts: Path | None = None,
-    destination: str = "duckdb",
-    dataset: str = "conversations",
+    access: Access = _NOBODY,
+    place: Place = _HERE,
     every: timedelta | None = None,
-    once: Annotated[bool, Parameter(negative="")] = False,
-    skills: _Ids = "all",
-    agents: _Ids = "all",
-    groups: _Ids = None,
-    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None,
-    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None,
-    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None,
+    once: Switch = False,
+    skills: Ids = "all",
+    agents: Ids = "all",
+    groups: Ids = None,
 ) -> int:
     """Keep every closed five-minute bucket of accounts in a database, until Ctrl-C.
 
@@ -280,14 +252,6 @@ def collect(
     ----------
     account
         The account ids.
-    accounts
-        A file of accounts and how each is let in, such as accounts.toml, in their place.
-    destination
-        Any of dlt's: duckdb or duckdb:FILE (msgconv.duckdb if not given), filesystem:FOLDER for
-        Parquet files, postgres, and more. Where that is and how it lets in, the environment says,
-        such as DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database.
-    dataset
-        The name of the schema, or of the folder, that holds the tables.
     every
         From one round to the next, such as 1h; 5m if not given.
     once
@@ -298,67 +262,27 @@ def collect(
         Agents to tell apart: ids, all, or none.
     groups
         Count only agents of these groups: ids, or all.
-    base_url
-        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
-    client_id
-        The client id of OAuth 2.0 client credentials.
-    username
-        The name of a user to log in as.
     """
     from msgconv_async.cli.collect import Collect  # noqa: PLC0415
-    from msgconv_async.cli.fetch import log_to_stderr  # noqa: PLC0415
-    from msgconv_async.export.destination import Store, set_defaults  # noqa: PLC0415
-    from msgconv_async.export.destination import destination as find  # noqa: PLC0415
 
     if once and every is not None:
         raise ConfigurationError("--every and --once: give one of the two")
-    named = _named(account, accounts, client_id, username, base_url)
-    set_defaults()
+    accounts, note = access.named(account)
     command = Collect(
-        Store(find(destination), dataset),
-        named,
+        place.store(),
+        accounts,
         every=None if once else every or timedelta(minutes=5),
-        skills=_ids_or_none(skills),
-        agents=_ids_or_none(agents),
-        groups=_ids(groups),
+        skills=ids(skills),
+        agents=ids(agents),
+        groups=ids(groups),
+        note=note,
     )
     log_to_stderr(logging.WARNING)
-    return command.run(partial(ConversationSession, base_url=base_url))
-
-
-def _named(
-    account: tuple[str, ...],
-    file: Path | None,
-    client_id: str | None,
-    username: str | None,
-    base_url: str | None,
-) -> Sequence[Account]:
-    """Return the accounts given on the command line, or in a file."""
-    from msgconv_async.cli.credentials import find  # noqa: PLC0415
-    from msgconv_async.client.accounts import read_accounts  # noqa: PLC0415
-
-    if (file is None) == (not account):
-        raise ConfigurationError("name accounts, or a file of them with --accounts: one of the two")
-    if file is not None:
-        return read_accounts(file)
-    credentials, note = find(client_id, username, base_url)
-    if note:
-        complain(note)
-    return [Account(each, credentials) for each in dict.fromkeys(account)]
-
-
-def _ids_or_none(given: str | None) -> str | list[str] | None:
-    return None if given == "none" else _ids(given)
+    return command.run(access.session)
 
 
 @app.command
-def report(
-    *,
-    destination: str = "duckdb",
-    dataset: str = "conversations",
-    days: _Whole = 7,
-    html: Path | None = None,
-) -> int:
+def report(*, place: Place = _HERE, days: Whole = 7, html: Path | None = None) -> int:
     """Show what "msgconv collect" has collected, by day (UTC) and skill.
 
     Who resolved how many conversations, and their average handling time. Days that were not
@@ -366,24 +290,13 @@ def report(
 
     Parameters
     ----------
-    destination
-        Where the history is, as for "msgconv collect".
-    dataset
-        The name of the schema, or of the folder, that holds the tables.
     days
         How many days, up to the newest that was collected.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """
     from msgconv_async.cli.report import Report  # noqa: PLC0415
-    from msgconv_async.export.destination import Store, set_defaults  # noqa: PLC0415
-    from msgconv_async.export.destination import destination as find  # noqa: PLC0415
 
     if days < 1:
         raise ConfigurationError(f"--days={days}: it must be 1 or more")
-    set_defaults()
-    return Report(Store(find(destination), dataset), days).run(html)
-
-
-def _ids(given: str | None) -> str | list[str] | None:
-    return given if given in {None, "all"} else [each.strip() for each in str(given).split(",")]
+    return Report(place.store(), days).run(html)

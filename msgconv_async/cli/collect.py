@@ -40,6 +40,7 @@ class Collect:
         skills: As `conversation_metrics` takes them; so the other two.
         agents: See there.
         groups: See there.
+        note: Said before anything is asked, if there is anything to say.
 
     Raises:
         ConfigurationError: ``every`` cannot work.
@@ -55,12 +56,14 @@ class Collect:
         skills: Ids | None,
         agents: Ids | None,
         groups: Ids | None,
+        note: str = "",
     ) -> None:
         if every is not None and not BUCKET <= every <= LONGEST:
             raise ConfigurationError(f"--every={every}: it must be 5m to 12h")
         self._store = store
         self._accounts = accounts
         self._every = every
+        self._note = note
         self._source = partial(
             conversation_metrics, accounts, skills=skills, agents=agents, groups=groups
         )
@@ -68,6 +71,8 @@ class Collect:
 
     def run(self, session: Callable[[], ConversationSession]) -> int:
         """Collect one round, or round after round until something stops it, such as Ctrl-C."""
+        if self._note:
+            complain(self._note)
         with _stoppable(), Reader(session) as reader:
             while True:
                 begun = time.monotonic()

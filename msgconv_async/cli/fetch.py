@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -75,9 +74,7 @@ class Fetch:
             else Lines(destination, ndjson_lines)
         )
         answered = await self._reports(session, lines.add, shown=not destination.on_screen)
-        if lines.still_open:
-            spans = ", ".join(sorted(lines.still_open))
-            complain(f"still open when asked, so not whole yet: the interval {spans} UTC")
+        show.say_still_open(lines.still_open)
         return answered
 
     async def _table(self, session: ConversationSession, destination: Destination) -> int:
@@ -146,15 +143,3 @@ class Fetch:
     @property
     def _ids(self) -> list[str]:
         return [account.id for account in self.accounts]
-
-
-def log_to_stderr(level: int) -> None:
-    """Say what the library logs: failures that it waits for, and from INFO on every throttling."""
-    logger = logging.getLogger("msgconv_async")
-    logger.addHandler(_Complaints())
-    logger.setLevel(level)
-
-
-class _Complaints(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 
@@ -52,6 +52,18 @@ def duration(milliseconds: object) -> str:
 def span(interval: Interval) -> str:
     """Write an interval, such as ``Sun 08:05-08:10``; no more than a day ago, that is clear."""
     return f"{interval.start:%a %H:%M}-{interval.end:%H:%M}"
+
+
+def still_open(report: ConversationReport) -> set[str]:
+    """Write the intervals of a report that were not complete when it was asked for."""
+    return {span(each) for each in intervals(report) if not each.complete}
+
+
+def say_still_open(spans: Collection[str]) -> None:
+    """Say on stderr which intervals were not complete, if there were any."""
+    if spans:
+        together = ", ".join(sorted(spans))
+        complain(f"still open when asked, so not whole yet: the interval {together} UTC")
 
 
 def grid(title: str, *columns: str, left: int = 1) -> Table:

@@ -45,10 +45,12 @@ class Watch:
 
     Args:
         accounts: Each of them once.
+        note: Said before anything is asked, if there is anything to say.
     """
 
-    def __init__(self, accounts: Sequence[Account]) -> None:
+    def __init__(self, accounts: Sequence[Account], note: str = "") -> None:
         self._accounts = accounts
+        self._note = note
 
     async def run(self, session: ConversationSession) -> Never:
         """Watch until something stops it, such as Ctrl-C.
@@ -56,7 +58,8 @@ class Watch:
         Args:
             session: Not entered yet.
         """
-        complain(show.MILLISECONDS)
+        for note in filter(None, (self._note, show.MILLISECONDS)):
+            complain(note)
         console = Console(highlight=False)
         since = HOURS * timedelta(hours=1) if console.is_terminal else BUCKET
         async with session, session.follow(self._accounts, _QUERY, since=since) as closed:

@@ -1,5 +1,6 @@
 """A report as tables."""
 
+from msgconv_async.export.files import table_files
 from msgconv_async.export.rollup import roll_up
 from msgconv_async.export.rows import (
     ACCOUNT_METRICS,
@@ -13,6 +14,7 @@ from msgconv_async.export.rows import (
     Table,
     Value,
     intervals,
+    tables_of,
 )
 
 __all__ = [
@@ -28,4 +30,6 @@ __all__ = [
     "Value",
     "intervals",
     "roll_up",
+    "table_files",
+    "tables_of",
 ]

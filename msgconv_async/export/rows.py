@@ -21,6 +21,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import astuple
 
+from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
 
 Value: TypeAlias = str | int | float | datetime | None
@@ -140,3 +141,11 @@ AGENT_METRICS = Table("agent_metrics", (*_KEY, "agent_id"), _agents)
 SKILL_AGENT_METRICS = Table("skill_agent_metrics", (*_KEY, "skill_id", "agent_id"), _skill_agents)
 
 TABLES = (ACCOUNT_METRICS, SKILL_METRICS, AGENT_METRICS, SKILL_AGENT_METRICS)
+
+
+def tables_of(query: ConversationQuery) -> tuple[Table, ...]:
+    """Return the tables that answers to a question have rows for."""
+    if query.skill_ids is None and query.agent_ids is None:
+        return (ACCOUNT_METRICS,)
+    skills = () if query.skill_ids is None else (SKILL_METRICS, SKILL_AGENT_METRICS)
+    return skills if query.agent_ids is None else (*skills, AGENT_METRICS)

@@ -15,7 +15,10 @@ FETCH = ("fetch", "1", "--timeframe", "60")
 WRONG = {
     "an unknown command": (("nope",), 'Unknown command "nope"'),
     "an unknown option": ((*FETCH, "--bogus"), "Unknown option: --bogus"),
-    "no account": (("fetch", "--timeframe", "60"), "ACCOUNT requires an argument"),
+    "no account": (
+        ("fetch", "--timeframe", "60"),
+        "name accounts, or a file of them with --accounts",
+    ),
     "no time frame": (("fetch", "1"), "--timeframe requires an argument"),
     "no number": (("fetch", "1", "--timeframe", "x"), "--timeframe: 'x' is not a whole number"),
     "half a minute": ((*FETCH[:3], "7.5"), "--timeframe: '7.5' is not a whole number"),
@@ -113,7 +116,7 @@ def test_without_the_extra_one_line_says_which(name: str) -> None:
 
 def test_the_library_loads_nothing_of_the_command_line() -> None:
     """Nor the sandbox, nor what signs OAuth 1.0; nor does the name of the command itself."""
-    apart = {"cyclopts", "rich", "plotext", "oauthlib", "msgconv_async.sandbox"}
+    apart = {"cyclopts", "rich", "plotext", "oauthlib", "pyarrow", "msgconv_async.sandbox"}
     for loaded in ("msgconv_async", "msgconv_async.cli", "msgconv_async.export"):
         done = process(f"import sys, {loaded}; print(*({apart!r} & sys.modules.keys()))")
         assert ("\n", "") == (done.stdout, done.stderr)

@@ -1,0 +1,173 @@
+"""What several commands may be given, each in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, Token
+
+from msgconv_async.cli import complain
+from msgconv_async.client.account import Account
+from msgconv_async.client.session import TIMEOUT, ConversationSession
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.protocol.query import ConversationQuery
+
+if TYPE_CHECKING:
+    from msgconv_async.export.destination import Store
+
+
+def _whole(_type: object, tokens: Sequence[Token]) -> int:
+    """Read a number as it was written: 7.5 minutes are not 8."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
+Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who is asked where, and as whom.
+
+    Parameters
+    ----------
+    accounts
+        A file of accounts and how each is let in, such as accounts.toml, in place of account ids.
+    base_url
+        The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
+    client_id
+        The client id of OAuth 2.0 client credentials.
+    username
+        The name of a user to log in as.
+    """
+
+    accounts: Path | None = None
+    base_url: Annotated[str | None, Parameter(env_var="MSGCONV_BASE_URL")] = None
+    client_id: Annotated[str | None, Parameter(env_var="MSGCONV_CLIENT_ID")] = None
+    username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None
+
+    def named(self, ids: Sequence[str]) -> tuple[Sequence[Account], str]:
+        """Return the accounts of these ids, or of the file, and a note on how they are let in."""
+        from msgconv_async.cli.credentials import find  # noqa: PLC0415
+        from msgconv_async.client.accounts import read_accounts  # noqa: PLC0415
+
+        if (self.accounts is None) == (not ids):
+            raise ConfigurationError(
+                "name accounts, or a file of them with --accounts: one of the two"
+            )
+        if self.accounts is not None:
+            return read_accounts(self.accounts), ""
+        credentials, note = find(self.client_id, self.username, self.base_url)
+        return [Account(each, credentials) for each in dict.fromkeys(ids)], note
+
+    def session(self) -> ConversationSession:
+        """Return a session, not entered yet."""
+        return ConversationSession(base_url=self.base_url)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked, and how patiently.
+
+    Parameters
+    ----------
+    timeframe
+        Minutes back from now, 1 to 1440.
+    interval
+        Minutes per interval: a multiple of 5 that divides the time frame. Without it, the time
+        frame is one interval.
+    skills
+        Group by these skills, and within each by agent: ids such as 4,15,3, or all.
+    agents
+        Group by these agents: ids, or all.
+    groups
+        Count only agents of these groups: ids, or all.
+    timeout
+        Seconds for each account: queue, login, waits and retries.
+    verbose
+        Tell on stderr of every throttled request as well, not of failures alone.
+    """
+
+    timeframe: Whole
+    interval: WholeOrNone = None
+    skills: Ids = None
+    agents: Ids = None
+    groups: Ids = None
+    timeout: float = TIMEOUT
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False
+
+    def query(self) -> ConversationQuery:
+        """Return it as the service takes it, and have the library's log say what was wanted."""
+        if not 0 < self.timeout < float("inf"):
+            raise ConfigurationError(f"--timeout={self.timeout:g}: it must be above 0 seconds")
+        log_to_stderr(logging.INFO if self.verbose else logging.WARNING)
+        return ConversationQuery(
+            self.timeframe,
+            interval=self.interval,
+            skill_ids=ids(self.skills),
+            agent_ids=ids(self.agents),
+            group_ids=ids(self.groups),
+        )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where collected tables are.
+
+    Parameters
+    ----------
+    destination
+        Any of dlt's: duckdb or duckdb:FILE (msgconv.duckdb if not given), filesystem:FOLDER for
+        Parquet files, postgres, and more. Where that is and how it lets in, the environment says,
+        such as DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database.
+    dataset
+        The name of the schema, or of the folder, that holds the tables.
+    """
+
+    destination: str = "duckdb"
+    dataset: str = "conversations"
+
+    def store(self) -> Store:
+        """Return it, not opened yet."""
+        from msgconv_async.export.destination import (  # noqa: PLC0415 - it takes a second
+            Store,
+            destination,
+            set_defaults,
+        )
+
+        set_defaults()
+        return Store(destination(self.destination), self.dataset)
+
+
+def ids(given: str | None) -> str | list[str] | None:
+    """Return ids as a query takes them."""
+    match given:
+        case None | "none":
+            return None
+        case "all":
+            return "all"
+    return [each.strip() for each in given.split(",")]
+
+
+def log_to_stderr(level: int) -> None:
+    """Say what the library logs: failures that it waits for, and from INFO on every throttling."""
+    logger = logging.getLogger("msgconv_async")
+    logger.addHandler(_Complaints())
+    logger.setLevel(level)
+
+
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        complain(record.getMessage())

@@ -1,0 +1,72 @@
+"""The tables as Parquet files; needs the extra ``arrow``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import BinaryIO
+
+import pyarrow as pa  # type: ignore[import-untyped]
+from pyarrow import parquet
+
+from msgconv_async.export.arrow import SCHEMAS, report_tables
+from msgconv_async.export.files import TableFiles
+from msgconv_async.export.rows import Table
+from msgconv_async.protocol.report import ConversationReport
+
+_GROUP = 65_536
+"""Rows that are kept until they are written together: many small groups would read slowly."""
+
+
+class ParquetFiles(TableFiles):
+    """Parquet files, written a row group at a time; see `TableFiles`."""
+
+    def _begin(self, streams: Mapping[Table, BinaryIO]) -> None:
+        self._groups = {each.name: _Groups(each.name, stream) for each, stream in streams.items()}
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._groups.values():
+            each.close()
+        super().__exit__()
+
+    def add(self, account_id: str, report: ConversationReport) -> int:
+        """Write a report's rows, and return how many there were."""
+        tables = report_tables(account_id, report)
+        return sum(each.add(tables[name]) for name, each in self._groups.items())
+
+    def commit(self) -> None:
+        """Say that these were all, and put the files in their places."""
+        for each in self._groups.values():
+            each.finish()
+        super().commit()
+
+
+class _Groups:
+    """One file's row groups; rows wait until there are enough for one."""
+
+    def __init__(self, name: str, stream: BinaryIO) -> None:
+        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name])
+        self._waiting: list[pa.Table] = []
+        self._count = 0
+
+    def add(self, rows: pa.Table) -> int:
+        self._waiting.append(rows)
+        self._count += rows.num_rows
+        if self._count >= _GROUP:
+            self._write()
+        return int(rows.num_rows)
+
+    def finish(self) -> None:
+        if self._count:
+            self._write()
+        self._writer.close()
+
+    def close(self) -> None:
+        with suppress(OSError):  # a disk that is full has been told of
+            self._writer.close()
+        self._writer.is_open = False  # else it would try once more when it is collected
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.concat_tables(self._waiting))
+        self._waiting.clear()
+        self._count = 0
