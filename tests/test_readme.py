@@ -5,16 +5,20 @@ import csv
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from msgconv_async import Checkpoint
+from msgconv_async.cli.app import app
 from msgconv_async.sandbox import Sandbox
 
 README = Path(__file__).parents[1] / "README.md"
@@ -34,7 +38,9 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
         yield sandbox
 
 
-async def _output(title: str, *changes: tuple[str, str]) -> list[str]:
+async def _output(
+    title: str, *changes: tuple[str, str], cwd: Path | None = None, strict: bool = True
+) -> list[str]:
     """Run a section's program as its reader would, and return the lines it prints."""
     program = PROGRAMS[title]
     for old, new in changes:
@@ -42,8 +48,9 @@ async def _output(title: str, *changes: tuple[str, str]) -> list[str]:
         program = program.replace(old, new)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-W", "error", "-c", program),
-        env=dict(os.environ),
+        *("-W", "error" if strict else "ignore", "-c", program),
+        cwd=cwd,
+        env=dict(os.environ) | {"PYTHONPATH": str(README.parent)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -68,6 +75,7 @@ def test_every_program_is_run_here() -> None:
         "Many accounts",
         "Following over time",
         "ETL",
+        "Every bucket in a database",
         "The sandbox as a test double",
     ]
     assert tested == list(PROGRAMS)
@@ -147,6 +155,56 @@ async def test_the_etl_program_writes_whole_buckets_once() -> None:
     keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
     assert len(rows) == len(keys) > 0
     assert 12 >= len({row["interval_end"] for row in rows})
+
+
+async def test_a_pipeline_of_ones_own_loads_a_day(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dlt uses what is deprecated, so it may warn."""
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    lines = await _output("Every bucket in a database", cwd=tmp_path, strict=False)
+    assert "1 load package(s) were loaded to destination duckdb" in "\n".join(lines)
+    with closing(duckdb.connect(str(tmp_path / "metrics.duckdb"))) as connection:
+        rows = connection.execute("SELECT count(*) FROM conversations.account_metrics").fetchall()
+    assert [(288,)] == rows
+    assert 2 == sandbox.requests["10000001"]
+
+
+def test_airflow_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a stand-in, for Airflow is larger than all of this."""
+    [program] = re.findall(
+        r"^```py\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    commands: list[str] = []
+
+    def dag(**_: Any) -> Callable[..., Any]:
+        return lambda function: function
+
+    def bash(**_: Any) -> Callable[..., Any]:
+        return lambda function: lambda: commands.append(function())
+
+    module = ModuleType("airflow.sdk")
+    module.__dict__.update(dag=dag, task=SimpleNamespace(bash=bash))
+    monkeypatch.setitem(sys.modules, "airflow.sdk", module)
+    monkeypatch.setitem(sys.modules, "airflow", ModuleType("airflow"))
+    exec(compile(program, "README.md", "exec"), {})  # noqa: S102
+    assert [".venv/bin/msgconv collect"] == [each[:25] for each in commands]
+
+
+def test_every_command_that_is_shown_is_one() -> None:
+    """With options that there are."""
+    text = README.read_text("utf-8")
+    blocks = re.findall(r"^```(?:sh|text|ini|py)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    commands = [
+        found.partition(" 2>>")[0].rstrip('"')
+        for block in blocks
+        for found in re.findall(r"\bmsgconv ((?:[a-z]+ )?-*[a-z].*)", block)
+    ]
+    shown = [each for each in commands if each.split()[0] in app]
+    assert {"demo", "fetch", "export", "collect", "report"} <= {each.split()[0] for each in shown}
+    for each in shown:
+        app.parse_args(each.split(), exit_on_error=False, print_error=False)
 
 
 async def test_the_test_double_holds_its_own_test() -> None:

@@ -39,16 +39,26 @@ from msgconv_async.protocol.query import ConversationQuery, Ids
 GAPS = "collection_gaps"
 """The table of what was never read, and no longer can be."""
 
-_GAP_KEY = ("account_id", "gap_start")
+_TIME = pa.timestamp("us", "UTC")
+"""What dlt takes a time for unless told otherwise; not every destination has finer or coarser."""
+
 _GAP_SCHEMA = pa.schema(
     [
         pa.field("account_id", pa.string(), nullable=False),
-        pa.field("gap_start", pa.timestamp("ms", "UTC"), nullable=False),
-        pa.field("gap_end", pa.timestamp("ms", "UTC"), nullable=False),
+        pa.field("gap_start", _TIME, nullable=False),
+        pa.field("gap_end", _TIME, nullable=False),
     ]
 )
-_KEYS = {table.name: table.key for table in TABLES} | {GAPS: _GAP_KEY}
-_SCHEMAS = {**SCHEMAS, GAPS: _GAP_SCHEMA}
+_KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
+
+
+def _with_time(schema: pa.Schema) -> pa.Schema:
+    return pa.schema(
+        each.with_type(_TIME) if pa.types.is_timestamp(each.type) else each for each in schema
+    )
+
+
+_SCHEMAS = {name: _with_time(schema) for name, schema in SCHEMAS.items()}
 
 _BATCH = 288
 """Buckets in one batch: a day of one account, or one bucket each of many."""
@@ -224,7 +234,8 @@ def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
                 _LOG.warning("%s", error)
     columns = zip(*gaps, strict=True) if gaps else [()] * len(_GAP_SCHEMA)
     arrays = [pa.array(*each) for each in zip(columns, _GAP_SCHEMA.types, strict=True)]
-    return to_tables(buckets) | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
+    tables = {name: table.cast(_SCHEMAS[name]) for name, table in to_tables(buckets).items()}
+    return tables | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
 
 
 def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
