@@ -17,8 +17,8 @@ from msgconv_async.cli.progress import Progress
 from msgconv_async.client.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.destination import Store, StoreFailed
 from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
+from msgconv_async.export.store import Store, StoreFailed
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
 

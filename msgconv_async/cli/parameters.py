@@ -17,7 +17,7 @@ from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.query import ConversationQuery
 
 if TYPE_CHECKING:
-    from msgconv_async.export.destination import Store
+    from msgconv_async.export.store import Store
 
 
 def _whole(_type: object, tokens: Sequence[Token]) -> int:
@@ -141,11 +141,8 @@ class Place:
 
     def store(self) -> Store:
         """Return it, not opened yet."""
-        from msgconv_async.export.destination import (  # noqa: PLC0415 - it takes a second
-            Store,
-            destination,
-            set_defaults,
-        )
+        from msgconv_async.export.destination import destination, set_defaults  # noqa: PLC0415
+        from msgconv_async.export.store import Store  # noqa: PLC0415 - dlt takes a second
 
         set_defaults()
         return Store(destination(self.destination), self.dataset)

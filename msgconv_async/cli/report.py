@@ -15,8 +15,8 @@ from rich.table import Table
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.output import Destination
-from msgconv_async.export.destination import Store, StoreFailed
 from msgconv_async.export.history import Day, History, read, total
+from msgconv_async.export.store import Store, StoreFailed
 
 _CHARTS = 4
 """Of how many skills a terminal shows charts, the sums over all of them among these."""

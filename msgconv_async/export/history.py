@@ -25,8 +25,8 @@ import sqlglot
 from sqlglot import exp
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.destination import Store
 from msgconv_async.export.rows import ACCOUNT_METRICS, SKILL_METRICS, Table
+from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET
 
 _DAY = timedelta(days=1)

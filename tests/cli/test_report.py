@@ -17,8 +17,9 @@ from msgconv_async.cli import show
 from msgconv_async.cli.chart import bars
 from msgconv_async.cli.page import page
 from msgconv_async.cli.report import Report, notes, shown
-from msgconv_async.export.destination import Store, destination
+from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, read
+from msgconv_async.export.store import Store
 from tests.cli.conftest import Run, clean_environment, run_process
 from tests.export.collected import at, gap, row, store
 

@@ -13,8 +13,9 @@ from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from msgconv_async import ConfigurationError, MsgConvError
-from msgconv_async.export.destination import Destination, Store, StoreFailed, destination
+from msgconv_async.export.destination import Destination, destination
 from msgconv_async.export.history import Day, History, read
+from msgconv_async.export.store import Store, StoreFailed
 from tests.export.collected import at, gap, quiet, row, store
 
 SKILLS = [

@@ -18,7 +18,8 @@ import pytest
 from msgconv_async import Account, ConversationSession, RetryPolicy
 from msgconv_async.cli.collect import Collect
 from msgconv_async.client.follow import SETTLE
-from msgconv_async.export.destination import Store, destination, set_defaults
+from msgconv_async.export.destination import destination, set_defaults
+from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Conversation
 from tests.export.collecting import DAY, NOON, World, in_duckdb, in_parquet, in_postgres

@@ -9,8 +9,9 @@ import dlt
 import pytest
 
 from msgconv_async.errors import ConfigurationError, InvalidQuery
-from msgconv_async.export.destination import Store, destination
+from msgconv_async.export.destination import destination
 from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
+from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Conversation
 from tests.export.collecting import DAY, NOON, World, in_duckdb, in_parquet

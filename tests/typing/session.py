@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import assert_type
+from datetime import UTC, datetime, timedelta
+from typing import assert_never, assert_type
 
 import aiohttp
 
@@ -12,10 +13,16 @@ from msgconv_async import (
     ApiError,
     ApiKey,
     BearerToken,
+    Checkpoint,
     ClientCredentials,
+    ClosedBucket,
     ConversationQuery,
     ConversationReport,
     ConversationSession,
+    Failure,
+    Following,
+    Gap,
+    Interval,
     MsgConvError,
     Outcome,
     Pacer,
@@ -98,6 +105,36 @@ async def ask_many(session: ConversationSession, query: ConversationQuery) -> No
         assert_type([each async for each in outcomes], list[Outcome])
 
     session.fetch_many(["12345678"], query)  # type: ignore[list-item]
+
+
+async def follow(session: ConversationSession, query: ConversationQuery) -> Checkpoint:
+    async with session.follow(identify(), query) as closed:
+        assert_type(closed, Following)
+        async for item in closed:
+            assert_type(item, ClosedBucket | Gap | Failure)
+            match item:
+                case ClosedBucket(account, interval, revised):
+                    assert_type((account, interval, revised), tuple[Account, Interval, bool])
+                case Gap(account, start, end):
+                    assert_type((account, start, end), tuple[Account, datetime, datetime])
+                case Failure(account, error):
+                    assert_type((account, error), tuple[Account, MsgConvError])
+                case _:
+                    assert_never(item)
+    async with session.follow(
+        identify(),
+        [query, ConversationQuery(5, skill_ids="all")],
+        since=closed.checkpoint,
+        settle=2,
+        revise=False,
+        over=timedelta(minutes=1),
+    ) as closed:
+        assert_type(closed.turns, int)
+    session.follow(identify(), query, since=datetime.now(UTC), clock=lambda: datetime.now(UTC))
+
+    session.follow(identify(), query, over=60)  # type: ignore[arg-type]
+    session.follow(identify(), 60)  # type: ignore[arg-type]
+    return closed.checkpoint
 
 
 async def fail(session: ConversationSession, account: Account) -> float | None:

@@ -13,8 +13,9 @@ import pytest
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.destination import Store, StoreFailed, StoreInUse, destination
+from msgconv_async.export.destination import destination
 from msgconv_async.export.pipeline import Reader, conversation_metrics
+from msgconv_async.export.store import Store, StoreFailed, StoreInUse
 from msgconv_async.protocol.buckets import BUCKET, floor
 from tests.export.collecting import DAY, NOON, World, in_parquet, in_postgres
 
@@ -158,7 +159,8 @@ def test_files_of_a_load_that_was_cut_short_are_removed(
 # ---------------------------------------------------------------- dlt reports to nobody
 
 PROGRAM = """
-from msgconv_async.export.destination import Store, destination, set_defaults
+from msgconv_async.export.destination import destination, set_defaults
+from msgconv_async.export.store import Store
 import dlt
 set_defaults()
 dlt.pipeline("p", destination=dlt.destinations.duckdb("x.duckdb"), pipelines_dir=".").run(
