@@ -107,7 +107,10 @@ class Caller:
                 request,
                 auth if request.body is None else {**auth, **JSON},
                 account.id,
-                secrets=(*account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]),
+                secrets=lambda: (
+                    *account.credentials.secrets(),
+                    auth["Authorization"].rpartition(" ")[2],
+                ),
             )
         except RateLimited as error:
             # Above the ceiling it ends this call; the account is not to stand still for so long.

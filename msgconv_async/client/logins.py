@@ -129,7 +129,7 @@ class Logins:
         async def send() -> tuple[float, Answer]:
             asked_at = asyncio.get_running_loop().time()
             return asked_at, await self._transport.send(
-                request, headers, account.id, secrets=credentials.secrets(), login=True
+                request, headers, account.id, secrets=credentials.secrets, login=True
             )
 
         asked_at, answer = await retrying(
@@ -184,7 +184,7 @@ class Logins:
                 "Cookie": "; ".join(f"{name}={value}" for name, value in login.cookies.items()),
             },
             account.id,
-            secrets=(
+            secrets=lambda: (
                 *account.credentials.secrets(),
                 login.bearer,
                 login.csrf,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from urllib.parse import quote, quote_plus
@@ -24,6 +24,7 @@ of 10 skills and 20 agents is 40 MB."""
 
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
+_OK = 200
 _EXCERPT = 200
 _SHORT = 4
 _HALF_A_SECOND = timedelta(seconds=0.5)
@@ -70,7 +71,7 @@ class Transport:
         headers: Mapping[str, str],
         account_id: str,
         *,
-        secrets: Iterable[str] = (),
+        secrets: Callable[[], Iterable[str]] = tuple,
         login: bool = False,
     ) -> Answer:
         """Make one exchange.
@@ -79,7 +80,7 @@ class Transport:
             request: Method, URL and body.
             headers: Further headers.
             account_id: Whom an error names.
-            secrets: Blanked out of an error's excerpt.
+            secrets: Tells what is blanked out of an error's excerpt.
             login: Whether this asks for a token or a session, where a refusal means credentials.
 
         Raises:
@@ -92,17 +93,24 @@ class Transport:
         # __context__ they would hand the Authorization header to whoever prints the chain.
         failure: errors.MsgConvError
         try:
-            async with self._http.request(
+            response = await self._http.request(
                 request.method,
                 URL(request.url, encoded=True),
                 data=request.body,
                 headers=headers,
                 allow_redirects=False,
                 raise_for_status=False,
-            ) as response:
-                if response.status == 200:  # noqa: PLR2004 - the only success there is
-                    return await self._answer(response, account_id, login=login)
-                failure = await _refusal(response, account_id, secrets, login=login)
+            )
+            if response.status == _OK and response.content.is_eof():
+                # All of it came with its head, as a short one does, and left the connection to
+                # others: there is nothing to wait for, and nothing to close.
+                body = response.content.read_nowait()
+                return self._answer(response, body, account_id, login=login)
+            async with response:
+                if response.status == _OK:
+                    body = await _read(response, self._max_body)
+                    return self._answer(response, body, account_id, login=login)
+                failure = await _refusal(response, account_id, secrets(), login=login)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = errors.ConnectionFailed(_describe(error), account_id=account_id)
         except RuntimeError:
@@ -111,11 +119,10 @@ class Transport:
             failure = errors.SessionUnusable("the aiohttp session is closed")
         raise failure
 
-    async def _answer(
-        self, response: aiohttp.ClientResponse, account_id: str, *, login: bool
+    def _answer(
+        self, response: aiohttp.ClientResponse, body: bytes, account_id: str, *, login: bool
     ) -> Answer:
-        body, whole = await _read(response, self._max_body)
-        if not whole:
+        if len(body) > self._max_body:
             raise errors.UnexpectedResponse(
                 f"the answer is larger than the limit of {self._max_body} bytes",
                 account_id=account_id,
@@ -140,8 +147,8 @@ async def once(
         raise aiohttp.ClientConnectionError(_describe(error)) from None
 
 
-async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bool]:
-    """Read a decoded body up to a limit, and tell whether that was all of it."""
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a decoded body; of one over the limit, enough to tell."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():
@@ -149,15 +156,15 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> tuple[bytes, bo
         chunks.append(chunk)
         if size > limit:
             response.close()
-            return b"".join(chunks)[:limit], False
-    return b"".join(chunks), True
+            break
+    return b"".join(chunks)
 
 
 async def _refusal(
     response: aiohttp.ClientResponse, account_id: str, secrets: Iterable[str], *, login: bool
 ) -> errors.ApiError:
     status = response.status
-    body, _ = await _read(response, _ERROR_BODY)
+    body = await _read(response, _ERROR_BODY)
     kinds = _LOGIN_STATUS if login else _STATUS
     other = (
         (errors.ServerError, "the service failed")
