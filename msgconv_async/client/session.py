@@ -17,6 +17,7 @@ import anyio
 from msgconv_async.client.account import Account
 from msgconv_async.client.auth import UserLogin
 from msgconv_async.client.caller import Caller
+from msgconv_async.client.calls import Call, Calls
 from msgconv_async.client.domains import parse_origin
 from msgconv_async.client.fanout import (
     MAX_IN_FLIGHT,
@@ -33,7 +34,6 @@ from msgconv_async.client.retry import RetryPolicy
 from msgconv_async.client.transport import MAX_BODY, Answer, Transport, once
 from msgconv_async.errors import (
     ConfigurationError,
-    DeadlineExceeded,
     SessionUnusable,
     UnexpectedResponse,
 )
@@ -55,21 +55,15 @@ CONNECT_TIMEOUT = 30.0
 """Seconds for one connection to come about, so that a call without a timeout ends as well."""
 
 
-class _Deadline(NamedTuple):
-    at: float
-    timeout: float
-
-
 class _Net(NamedTuple):
     """What exists only while the session is open."""
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
     caller: Caller
+    calls: Calls
     flights: Flights[Answer]
     fresh: FreshAnswers
-    calls: dict[asyncio.Timeout, asyncio.Future[None]]
-    """What is being asked: where to break it off, and what is done when it is over."""
 
 
 class ConversationSession:
@@ -140,9 +134,8 @@ class ConversationSession:
         )
         transport = Transport(http, self._max_body)
         caller = Caller(transport, self._policy, self._origin, self.pacer)
-        self._net = _Net(
-            asyncio.get_running_loop(), http, caller, Flights(), FreshAnswers(self._fresh_for), {}
-        )
+        loop = asyncio.get_running_loop()
+        self._net = _Net(loop, http, caller, Calls(loop), Flights(), FreshAnswers(self._fresh_for))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -160,7 +153,7 @@ class ConversationSession:
         # Shielded from an enclosing cancel scope: closing is quick, and does not work by halves.
         with anyio.CancelScope(shield=True):
             try:
-                await _break_off(net)
+                await net.calls.close()
                 await net.caller.close()
             finally:
                 if self._given is None:
@@ -334,33 +327,16 @@ class ConversationSession:
         _check(account, query, timeout)
         if self._given is not None and isinstance(account.credentials, UserLogin):
             _refuse_cookies(self._given, account)
-        seconds = math.inf if timeout is None else timeout
-        deadline = _Deadline(net.loop.time() + seconds, seconds)
-        scope = asyncio.timeout_at(None if timeout is None else deadline.at)
-        over = net.calls[scope] = net.loop.create_future()
-        try:
-            async with scope:
-                if not coalesce:
-                    return await net.caller.ask(account, query, deadline)
-                question = (account, query)
-                if (answer := net.fresh.get(question)) is None:
-                    answer = await net.flights.join(
-                        question, lambda until: net.caller.ask(account, query, until), deadline
-                    )
-                    net.fresh.keep(question, answer)
-                return answer
-        except TimeoutError as error:
-            if isinstance(error, DeadlineExceeded) or not scope.expired():
-                raise
-            if self._net is None:
-                raise SessionUnusable("this ConversationSession was closed meanwhile") from None
-            raise DeadlineExceeded(
-                "no answer in time", account_id=account.id, timeout=seconds
-            ) from None
-        finally:
-            del net.calls[scope]
-            if not over.done():
-                over.set_result(None)
+        with Call(net.calls, account.id, math.inf if timeout is None else timeout) as call:
+            if not coalesce:
+                return await net.caller.ask(account, query, call)
+            question = (account, query)
+            if (answer := net.fresh.get(question)) is None:
+                answer = await net.flights.join(
+                    question, lambda until: net.caller.ask(account, query, until), call
+                )
+                net.fresh.keep(question, answer)
+            return answer
 
     def _usable(self) -> _Net:
         if self._net is None:
@@ -382,15 +358,6 @@ def _decoded(answer: Answer, account: Account, query: ConversationQuery) -> Conv
     except UnexpectedResponse as error:
         error.account_id = account.id
         raise
-
-
-async def _break_off(net: _Net) -> None:
-    """End all that is being asked, and wait until it has gone."""
-    for scope in net.calls:
-        if not scope.expired():
-            scope.reschedule(net.loop.time())
-    if net.calls:
-        await asyncio.wait(list(net.calls.values()))
 
 
 def _check_count(name: str, count: object) -> None:
