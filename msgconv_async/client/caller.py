@@ -65,7 +65,7 @@ class Caller:
         pacer = self._pacer(account)  # not before: an account that is refused needs none
         used: dict[str, str] = {}
 
-        async def send() -> Answer | MsgConvError:
+        def queueing() -> None:
             if asyncio.get_running_loop().time() + (wait := pacer.eta()) > deadline.at:
                 raise DeadlineExceeded(
                     f"its turn would come in {wait:.1f} s at the earliest,"
@@ -73,7 +73,9 @@ class Caller:
                     account_id=account.id,
                     timeout=deadline.timeout,
                 )
-            async with pacer.turn() as turn:
+
+        async def send() -> Answer | MsgConvError:
+            async with pacer.turn(queueing) as turn:
                 pacer.retried += bool(used)
                 try:
                     used.update(await self._logins.headers(account, request, deadline))

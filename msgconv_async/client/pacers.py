@@ -30,10 +30,9 @@ class Pacers:
 
     def of(self, account_id: str) -> Pacer:
         """Return the account's pacer; while anybody holds it, it is the only one."""
-        pacer = self._all.get(account_id)
+        pacer = self._recent.pop(account_id, None) or self._all.get(account_id)
         if pacer is None:
             pacer = self._all[account_id] = self._make()
-        self._recent.pop(account_id, None)
         self._recent[account_id] = pacer
         if len(self._recent) > RECENT:
             oldest = next(iter(self._recent))

@@ -63,6 +63,17 @@ class Line:
         """How many stand in the queue now."""
         return len(self._waiters)
 
+    def take(self, now: float) -> bool:
+        """Take what a start takes from every gate, if one may start now; tell whether it may."""
+        if self._waiters or self._resuming or now < self._paused_until:
+            return False
+        for gate in self._gates:
+            if gate.delay(now) > 0:
+                return False
+        for gate in self._gates:
+            gate.take(now)
+        return True
+
     async def acquire(self) -> Gate | None:
         """Wait for one's turn, and take what a start takes from every gate.
 
@@ -71,12 +82,8 @@ class Line:
             or only for the end of a pause.
         """
         loop = asyncio.get_running_loop()
-        if not self._waiters and not self._resuming:
-            now = loop.time()
-            if self._delay(now) <= 0:
-                for gate in self._gates:
-                    gate.take(now)
-                return None
+        if self.take(loop.time()):
+            return None
         turn: asyncio.Future[Gate | None] = loop.create_future()
         self._waiters[turn] = None
         if len(self._waiters) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -132,25 +133,32 @@ class Pacer:
         """
         return self._line.eta() if self._limit.found else self._line.paused_for()
 
-    def turn(self) -> Turn:
-        """Return an async context manager that waits for a turn and holds its slot while inside."""
-        return Turn(self)
+    def turn(self, queueing: Callable[[], None] | None = None) -> Turn:
+        """Return an async context manager that waits for a turn and holds its slot while inside.
 
-    async def start(self) -> tuple[float, Start]:
+        Args:
+            queueing: Called if the turn does not come at once; what it raises keeps the request
+                out of the queue.
+        """
+        return Turn(self, queueing)
+
+    async def start(self, queueing: Callable[[], None] | None) -> Start:
         """Wait for a turn; `finish` must follow with what this returns."""
-        held_by = await self._line.acquire()
         now = asyncio.get_running_loop().time()
+        held_by = None
+        if not self._line.take(now):
+            if queueing is not None:
+                queueing()
+            held_by = await self._line.acquire()
+            now = asyncio.get_running_loop().time()
         self.sent += 1
-        return now, self._limit.started(now, self._slots.in_flight, self._names.get(held_by))
+        return self._limit.started(now, self._slots.in_flight, self._names.get(held_by))
 
-    def finish(
-        self, started: tuple[float, Start], outcome: Outcome, retry_after: float | None
-    ) -> None:
+    def finish(self, start: Start, outcome: Outcome, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""
-        began, start = started
         now = asyncio.get_running_loop().time()
         limit = self._limit
-        self._slots.finished(now - began)
+        self._slots.finished(now - start.at)
         if outcome == "answered":
             self.answered += 1
             limit.answered(start, now)
@@ -173,21 +181,22 @@ class Turn:
     of the service, and cancellation.
     """
 
-    __slots__ = ("_outcome", "_pacer", "_retry_after", "_started")
+    __slots__ = ("_outcome", "_pacer", "_queueing", "_retry_after", "_start")
 
-    def __init__(self, pacer: Pacer) -> None:
+    def __init__(self, pacer: Pacer, queueing: Callable[[], None] | None) -> None:
         self._pacer = pacer
+        self._queueing = queueing
         self._outcome: Outcome = "neutral"
         self._retry_after: float | None = None
 
     async def __aenter__(self) -> Self:
         """Wait for the turn."""
-        self._started = await self._pacer.start()
+        self._start = await self._pacer.start(self._queueing)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Give the slot back."""
-        self._pacer.finish(self._started, self._outcome, self._retry_after)
+        self._pacer.finish(self._start, self._outcome, self._retry_after)
 
     def answered(self) -> None:
         """Say that the service took it on, whatever it made of it."""

@@ -58,5 +58,9 @@ class TokenBucket:
 
     def _settle(self, now: float) -> None:
         if now > self._at:
-            self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+            gained = (now - self._at) * self.rate
+            if gained < self.burst - self._level:
+                self._level += gained
+            else:
+                self._level = self.burst
             self._at = now
