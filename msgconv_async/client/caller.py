@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable
 
 from msgconv_async.client.account import Account
+from msgconv_async.client.auth import RequestCredentials
 from msgconv_async.client.domains import REPORTING, Domains
 from msgconv_async.client.logins import Logins
-from msgconv_async.client.retry import Deadline, RetryPolicy, retrying
+from msgconv_async.client.retry import Deadline, Repeatable, Retries, RetryPolicy
 from msgconv_async.client.transport import JSON, Answer, Transport
 from msgconv_async.errors import (
     ApiError,
+    ConnectionFailed,
     DeadlineExceeded,
-    MsgConvError,
     RateLimited,
     ServerError,
-    Unauthorized,
 )
 from msgconv_async.pacing.pacer import Pacer, Turn
 from msgconv_async.protocol.query import ConversationQuery, HttpRequest
@@ -31,7 +31,7 @@ class Caller:
         transport: Makes the exchanges.
         policy: When to ask again.
         origin: Where every service lives, if they all live in one place.
-        pacer: Makes each account's pacer.
+        pacer: Returns an account's pacer, by the account's id.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Caller:
         transport: Transport,
         policy: RetryPolicy,
         origin: str | None,
-        pacer: Callable[[Account], Pacer],
+        pacer: Callable[[str], Pacer],
     ) -> None:
         self._transport = transport
         self._policy = policy
@@ -59,11 +59,13 @@ class Caller:
         Raises:
             MsgConvError: Whatever `ConversationSession.fetch` says.
         """
-        origin = await self._domains.origin(account.id, REPORTING, deadline, host=account.host)
+        domains, logins = self._domains, self._logins
+        origin = domains.known(account.id, REPORTING, account.host)
+        origin = origin or await domains.find(account.id, REPORTING, deadline)
         request = query.http_request(origin, account.id)
-        await self._logins.ready(account, deadline)
-        pacer = self._pacer(account)  # not before: an account that is refused needs none
-        used: dict[str, str] = {}
+        if not logins.at_hand(account):
+            await logins.log_in(account, deadline)
+        pacer = self._pacer(account.id)  # not before: an account that is refused needs none
 
         def queueing() -> None:
             if asyncio.get_running_loop().time() + (wait := pacer.eta()) > deadline.at:
@@ -74,36 +76,33 @@ class Caller:
                     timeout=deadline.timeout,
                 )
 
-        async def send() -> Answer | MsgConvError:
-            async with pacer.turn(queueing) as turn:
-                pacer.retried += bool(used)
-                try:
-                    used.update(await self._logins.headers(account, request, deadline))
-                except MsgConvError as error:
-                    return error  # a login has retries of its own: these are not for it
-                return await self._exchange(turn, account, request, used)
-
-        renewed = False
+        retries: Retries | None = None
+        tries, renewed = 0, False
         while True:
-            try:
-                answer = await retrying(
-                    send, self._policy, deadline, self._policy.throttle_wait, pacer.eta
+            async with pacer.turn(queueing) as turn:
+                pacer.retried += tries > 0
+                tries += 1
+                signer = logins.at_hand(account) or await logins.log_in(account, deadline)
+                outcome = await self._exchange(turn, account, request, signer)
+            if isinstance(outcome, Answer):
+                return outcome
+            if isinstance(outcome, Repeatable):
+                retries = retries or Retries(
+                    self._policy, deadline, self._policy.throttle_wait, pacer.eta
                 )
-            except Unauthorized as error:
-                stale = error.status == _UNAUTHORIZED and self._logins.refused(account, used)
-                if renewed or not stale:
-                    raise
+                await asyncio.sleep(retries.wait_after(outcome))
+            elif renewed or not logins.refused(account, signer):
+                raise outcome
+            else:
                 renewed = True
-                await self._logins.ready(account, deadline)
-                continue
-            if isinstance(answer, MsgConvError):
-                raise answer
-            return answer
+                if not logins.at_hand(account):
+                    await logins.log_in(account, deadline)
 
     async def _exchange(
-        self, turn: Turn, account: Account, request: HttpRequest, auth: dict[str, str]
-    ) -> Answer:
-        """Make the exchange and tell the pacer how the service took it."""
+        self, turn: Turn, account: Account, request: HttpRequest, signer: RequestCredentials
+    ) -> Answer | ApiError | ConnectionFailed:
+        """Make the exchange, tell the pacer how the service took it, and return what came of it."""
+        auth = signer.headers(request)
         try:
             answer = await self._transport.send(
                 request,
@@ -118,11 +117,13 @@ class Caller:
             # Above the ceiling it ends this call; the account is not to stand still for so long.
             asked = error.retry_after or 0.0
             turn.throttled(asked if 0 < asked <= self._policy.retry_after_ceiling else None)
-            raise
-        except ServerError:
-            raise
-        except ApiError:
+            return error
+        except (ServerError, ConnectionFailed) as error:
+            return error
+        except ApiError as error:
             turn.answered()
+            if error.status == _UNAUTHORIZED:
+                return error
             raise
         turn.answered()
         return answer

@@ -12,7 +12,7 @@ import math
 from types import TracebackType
 from typing import Self
 
-from msgconv_async.errors import DeadlineExceeded, SessionUnusable
+from msgconv_async.errors import DeadlineExceeded, MsgConvError, SessionUnusable
 
 
 class Calls:
@@ -79,7 +79,8 @@ class Call:
         timeout: Seconds that it may take, or infinity.
 
     Raises:
-        DeadlineExceeded: On leaving the block: the time ran out.
+        DeadlineExceeded: On leaving the block: the time ran out. The last try that failed before,
+            if any did, is named in it, and is its ``__cause__``.
         SessionUnusable: On leaving the block: the session was closed.
 
     Attributes:
@@ -87,12 +88,22 @@ class Call:
         timeout: As given.
     """
 
-    __slots__ = ("_account_id", "_broken_off", "_calls", "_cancelling", "_task", "at", "timeout")
+    __slots__ = (
+        "_account_id",
+        "_broken_off",
+        "_calls",
+        "_cancelling",
+        "_failure",
+        "_task",
+        "at",
+        "timeout",
+    )
 
     def __init__(self, calls: Calls, account_id: str, timeout: float) -> None:
         self._calls = calls
         self._account_id = account_id
         self._broken_off = False
+        self._failure: MsgConvError | None = None
         self.at = calls.loop.time() + timeout
         self.timeout = timeout
 
@@ -119,9 +130,18 @@ class Call:
         ):
             if self._calls.closed:
                 raise SessionUnusable("this ConversationSession was closed meanwhile") from None
-            raise DeadlineExceeded(
-                "no answer in time", account_id=self._account_id, timeout=self.timeout
-            ) from None
+            raise self._late() from self._failure
+
+    def failed(self, error: MsgConvError) -> None:
+        """Take note of a try that failed, to be named should the time run out."""
+        self._failure = error
+
+    def _late(self) -> DeadlineExceeded:
+        message = "no answer in time"
+        if self._failure is not None:
+            before = str(self._failure).removeprefix(f"account {self._account_id}: ")
+            message += f" since the last try failed: {before}"
+        return DeadlineExceeded(message, account_id=self._account_id, timeout=self.timeout)
 
     def break_off(self) -> None:
         """Cancel what it awaits."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from sys import intern
 from urllib.parse import urlsplit
 
 import msgspec
 
 from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline, RetryPolicy, retrying
+from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, retrying
 from msgconv_async.client.transport import Transport
 from msgconv_async.errors import ConfigurationError, UnexpectedResponse
 from msgconv_async.protocol.query import HttpRequest
@@ -57,41 +58,41 @@ class Domains:
         self._known: dict[tuple[str, str], str] = {}
         self._flights = Flights[str]()
 
-    async def origin(
-        self, account_id: str, service: str, deadline: Deadline, *, host: str | None = None
-    ) -> str:
+    def known(self, account_id: str, service: str, host: str | None = None) -> str | None:
         """Return the origin, such as ``"https://va.data.example.net"``, of a service.
 
         Args:
             account_id: Whose.
             service: One of the names above.
-            deadline: The caller's.
             host: Where it lives, if the caller knows.
+
+        Returns:
+            The origin; None if it has to be asked for.
+        """
+        if self._origin is not None:
+            return self._origin
+        return self._known.get((account_id, service)) if host is None else f"https://{host}"
+
+    async def find(self, account_id: str, service: str, deadline: Deadline) -> str:
+        """Ask for the origin of a service.
 
         Raises:
             ApiError: The Domain API refused; 401 is an unknown account.
             UnexpectedResponse: It named something that is not a host.
             ConnectionFailed: It could not be reached.
         """
-        if self._origin is not None:
-            return self._origin
-        if host is None:
-            key = (account_id, service)
-            host = self._known.get(key)
-            if host is None:
-                host = await self._flights.join(
-                    key, lambda until: self._ask(account_id, service, until), deadline
-                )
-                self._known[key] = host
-        return f"https://{host}"
+        key = (account_id, service)
+        host = await self._flights.join(
+            key, lambda until: self._ask(account_id, service, until), deadline
+        )
+        origin = self._known[key] = intern(f"https://{host}")  # many accounts share a few hosts
+        return origin
 
     async def _ask(self, account_id: str, service: str, deadline: Deadline) -> str:
         url = f"{DOMAIN_API}/api/account/{account_id}/service/{service}/baseURI.json?version=1.0"
         answer = await retrying(
             lambda: self._transport.send(HttpRequest("GET", url), {}, account_id),
-            self._policy,
-            deadline,
-            self._policy.throttle_wait,
+            Retries(self._policy, deadline, self._policy.throttle_wait),
         )
         return parse_base_uri(answer.body, account_id)
 

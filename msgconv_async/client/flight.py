@@ -25,6 +25,7 @@ class _Flight(Generic[T]):
 
     def __init__(self, work: Callable[[Deadline], Coroutine[Any, Any, T]]) -> None:
         self.waiting: list[Deadline] = []
+        self.failure: MsgConvError | None = None
         self.task = asyncio.create_task(work(self))
 
     @property
@@ -34,6 +35,11 @@ class _Flight(Generic[T]):
     @property
     def timeout(self) -> float:
         return max((each.timeout for each in self.waiting), default=0.0)
+
+    def failed(self, error: MsgConvError) -> None:
+        self.failure = error
+        for each in self.waiting:
+            each.failed(error)
 
 
 class Flights(Generic[T]):
@@ -66,6 +72,8 @@ class Flights(Generic[T]):
             flight = self._flights[key] = _Flight(work)
             flight.task.add_done_callback(lambda task: self._landed(key, task))
         flight.waiting.append(deadline)
+        if flight.failure is not None:
+            deadline.failed(flight.failure)
         try:
             await asyncio.wait({flight.task})
         finally:

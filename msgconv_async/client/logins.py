@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 
 import msgspec
 
 from msgconv_async.client.account import Account
-from msgconv_async.client.auth import Login, LoginCredentials, UserLogin, bearer
+from msgconv_async.client.auth import (
+    BearerToken,
+    Login,
+    LoginCredentials,
+    RequestCredentials,
+    UserLogin,
+    bearer,
+)
 from msgconv_async.client.domains import Domains
 from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline, RetryPolicy, retrying
+from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, retrying
 from msgconv_async.client.transport import JSON, Answer, Transport
 from msgconv_async.errors import ConnectionFailed, MsgConvError
 from msgconv_async.protocol.query import HttpRequest
@@ -28,25 +34,35 @@ minutes."""
 LOGOUT_WITHIN = 0.5
 """Seconds that a logout may take, so that an unreachable service holds nothing up."""
 
+SWEEP = 1000
+"""Logins from which on those that have expired are looked for."""
+
 _LOG = logging.getLogger("msgconv_async")
 
 
 class _Held:
-    """A login in use, and the task that keeps a user's session alive."""
+    """A login in use. There may be one for each of many thousands of accounts."""
 
-    def __init__(self, login: Login, origin: str, at: float) -> None:
+    __slots__ = ("renew_at", "signer")
+
+    def __init__(self, login: Login, at: float) -> None:
+        self.signer = BearerToken(login.bearer)
+        self.renewed(login, at)
+
+    def renewed(self, login: Login, at: float) -> None:
+        self.renew_at = at + login.lifetime - min(RENEW_BEFORE, login.lifetime / 10)
+
+
+class _HeldSession(_Held):
+    """A user's session in use, and the task that keeps it alive."""
+
+    __slots__ = ("login", "origin", "refresher")
+
+    def __init__(self, login: Login, at: float, origin: str) -> None:
+        super().__init__(login, at)
         self.login = login
         self.origin = origin
-        self.refresher: asyncio.Task[None] | None = None
-        self.renewed(at)
-
-    def renewed(self, at: float) -> None:
-        margin = min(RENEW_BEFORE, self.login.lifetime / 10)
-        self.renew_at = at + self.login.lifetime - margin
-
-    def cancel(self) -> None:
-        if self.refresher is not None:
-            self.refresher.cancel()
+        self.refresher: asyncio.Task[None]
 
 
 class Logins:
@@ -63,67 +79,53 @@ class Logins:
         self._policy = policy
         self._domains = domains
         self._held: dict[Account, _Held] = {}
-        self._flights = Flights[_Held]()
+        self._sweep_at = SWEEP
+        self._flights = Flights[RequestCredentials]()
 
-    async def ready(self, account: Account, deadline: Deadline) -> None:
-        """See to it that the account is logged in, where its credentials need that.
+    def at_hand(self, account: Account) -> RequestCredentials | None:
+        """Return what signs the account's requests; None if it has to log in first."""
+        credentials = account.credentials
+        if isinstance(credentials, RequestCredentials):
+            return credentials
+        held = self._held.get(account)
+        due = held is None or held.renew_at <= asyncio.get_running_loop().time()
+        return None if held is None or due else held.signer
+
+    async def log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
+        """Log in, and return what signs the account's requests.
 
         Raises:
             Unauthorized: The credentials are not accepted.
             MsgConvError: The login failed in another way.
         """
-        if isinstance(account.credentials, LoginCredentials):
-            await self._current(account, account.credentials, deadline)
+        return await self._flights.join(
+            account, lambda until: self._log_in(account, until), deadline
+        )
 
-    async def headers(
-        self, account: Account, request: HttpRequest, deadline: Deadline
-    ) -> dict[str, str]:
-        """Return the headers that authorize a request, logging in again where that is due.
-
-        Raises:
-            MsgConvError: As `ready`.
-        """
-        credentials = account.credentials
-        if isinstance(credentials, LoginCredentials):
-            held = await self._current(account, credentials, deadline)
-            return bearer(held.login.bearer)
-        return credentials.headers(request)
-
-    def refused(self, account: Account, headers: Mapping[str, str]) -> bool:
-        """Take note that these headers were answered 401; tell whether a new login may help."""
-        if not isinstance(account.credentials, LoginCredentials):
-            return False
+    def refused(self, account: Account, signer: RequestCredentials) -> bool:
+        """Take note that what this one signed was answered 401; tell if a new login may help."""
         held = self._held.get(account)
-        if held is not None and bearer(held.login.bearer) == headers:
+        if held is not None and held.signer is signer:
             self._drop(account)
-        return True
+        return signer is not account.credentials
 
     async def close(self) -> None:
         """End every user's session, as far as that is quickly done."""
         held, self._held = self._held, {}
-        refreshers = [each.refresher for each in held.values() if each.refresher]
-        if refreshers:
-            for refresher in refreshers:
-                refresher.cancel()
-            await asyncio.wait(refreshers)
-        await asyncio.gather(
-            *(self._log_out(account, each) for account, each in held.items() if each.refresher)
-        )
+        sessions = {
+            account: each for account, each in held.items() if isinstance(each, _HeldSession)
+        }
+        for each in sessions.values():
+            each.refresher.cancel()
+        if sessions:
+            await asyncio.wait([each.refresher for each in sessions.values()])
+        await asyncio.gather(*(self._log_out(*each) for each in sessions.items()))
 
-    async def _current(
-        self, account: Account, credentials: LoginCredentials, deadline: Deadline
-    ) -> _Held:
-        held = self._held.get(account)
-        if held is not None and asyncio.get_running_loop().time() < held.renew_at:
-            return held
-        return await self._flights.join(
-            account, lambda until: self._log_in(account, credentials, until), deadline
-        )
-
-    async def _log_in(
-        self, account: Account, credentials: LoginCredentials, deadline: Deadline
-    ) -> _Held:
-        origin = await self._domains.origin(account.id, credentials.service, deadline)
+    async def _log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
+        credentials = account.credentials
+        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - nobody else has to
+        origin = self._domains.known(account.id, credentials.service)
+        origin = origin or await self._domains.find(account.id, credentials.service, deadline)
         request, headers = credentials.login(origin, account.id)
 
         async def send() -> tuple[float, Answer]:
@@ -133,22 +135,36 @@ class Logins:
             )
 
         asked_at, answer = await retrying(
-            send,
-            self._policy,
-            deadline,
-            throttle_wait=self._policy.login_throttle_wait,
+            send, Retries(self._policy, deadline, self._policy.login_throttle_wait)
         )
         login = credentials.parse(answer, account.id)
         before = self._held.pop(account, None)
-        held = self._held[account] = _Held(login, origin, asked_at)
+        held: _Held
         if isinstance(credentials, UserLogin):
-            held.refresher = asyncio.create_task(self._keep_alive(account, held))
-        if before is not None and before.refresher is not None:
-            before.cancel()
+            held = session = _HeldSession(login, asked_at, origin)
+            session.refresher = asyncio.create_task(self._keep_alive(account, session))
+        else:
+            held = _Held(login, asked_at)
+        self._held[account] = held
+        self._sweep()
+        if isinstance(before, _HeldSession):
+            before.refresher.cancel()
             await self._log_out(account, before)
-        return held
+        return held.signer
 
-    async def _keep_alive(self, account: Account, held: _Held) -> None:
+    def _sweep(self) -> None:
+        """Forget tokens that have expired, each time that as many again are held."""
+        if len(self._held) < self._sweep_at:
+            return
+        now = asyncio.get_running_loop().time()
+        self._held = {
+            account: each
+            for account, each in self._held.items()
+            if now < each.renew_at or isinstance(each, _HeldSession)
+        }
+        self._sweep_at = max(SWEEP, 2 * len(self._held))
+
+    async def _keep_alive(self, account: Account, held: _HeldSession) -> None:
         while True:
             await asyncio.sleep(REFRESH_EVERY)
             try:
@@ -159,9 +175,9 @@ class Logins:
                 _LOG.info("%s; the next request logs in again", error)
                 self._drop(account)
                 return
-            held.renewed(asyncio.get_running_loop().time())
+            held.renewed(held.login, asyncio.get_running_loop().time())
 
-    async def _log_out(self, account: Account, held: _Held) -> None:
+    async def _log_out(self, account: Account, held: _HeldSession) -> None:
         try:
             async with asyncio.timeout(LOGOUT_WITHIN):
                 await self._post(account, held, "logout")
@@ -170,7 +186,7 @@ class Logins:
         except MsgConvError as error:
             _LOG.info("%s; the session will end by itself", error)
 
-    async def _post(self, account: Account, held: _Held, action: str) -> None:
+    async def _post(self, account: Account, held: _HeldSession, action: str) -> None:
         login = held.login
         await self._transport.send(
             HttpRequest(
@@ -194,5 +210,5 @@ class Logins:
         )
 
     def _drop(self, account: Account) -> None:
-        if (held := self._held.pop(account, None)) is not None:
-            held.cancel()
+        if isinstance(held := self._held.pop(account, None), _HeldSession):
+            held.refresher.cancel()

@@ -29,6 +29,9 @@ from msgconv_async.errors import (
 T = TypeVar("T")
 E = TypeVar("E", bound=MsgConvError)
 
+Repeatable = RateLimited | ServerError | ConnectionFailed
+"""What a later try may not meet again."""
+
 _LOG = logging.getLogger("msgconv_async")
 _SECONDS = re.compile(r"[0-9]+", re.ASCII)
 
@@ -93,22 +96,67 @@ class Deadline(Protocol):
     def timeout(self) -> float:
         """Seconds that the call was given, or infinity."""
 
+    def failed(self, error: MsgConvError) -> None:
+        """Take note of a try that failed, to be named should the time run out."""
 
-async def retrying(
-    send: Callable[[], Awaitable[T]],
-    policy: RetryPolicy,
-    deadline: Deadline,
-    throttle_wait: float,
-    eta: Callable[[], float] = lambda: 0.0,
-) -> T:
-    """Send, and send again as the policy and the deadline allow.
+
+class Retries:
+    """How long to wait before the next try of one request.
 
     Args:
-        send: Makes one exchange.
         policy: How often and how late.
         deadline: No wait is begun that would overrun it.
         throttle_wait: The least seconds to wait after 429.
         eta: Tells how many seconds from now the next exchange could be made at the earliest.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        deadline: Deadline,
+        throttle_wait: float,
+        eta: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._throttle_wait = throttle_wait
+        self._eta = eta
+        self._waits = iter(policy.waits)
+
+    def wait_after(self, error: Repeatable) -> float:
+        """Return the seconds to wait after a try that failed.
+
+        Raises:
+            MsgConvError: The error itself, when it may not be repeated or not in time.
+        """
+        policy, throttled = self._policy, isinstance(error, RateLimited)
+        asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
+        least = self._throttle_wait if throttled else next(self._waits, None)
+        if least is None:
+            raise error
+        if asked > policy.retry_after_ceiling:
+            raise _explained(
+                error,
+                f"it asks to wait {asked:g} s, more than the policy's"
+                f" {policy.retry_after_ceiling:g} s",
+            ) from None
+        wait = max(policy.lengthened(least), asked)
+        if asyncio.get_running_loop().time() + max(wait, self._eta()) >= self._deadline.at:
+            raise _explained(
+                error, f"another try in {wait:.1f} s would be past the timeout"
+            ) from None
+        level = logging.INFO if throttled else logging.WARNING
+        _LOG.log(level, "%s; again in %.1f s", error, wait)
+        self._deadline.failed(error)
+        return wait
+
+
+async def retrying(send: Callable[[], Awaitable[T]], retries: Retries) -> T:
+    """Send, and send again as the policy and the deadline allow.
+
+    Args:
+        send: Makes one exchange.
+        retries: Tells when to make another.
 
     Returns:
         What `send` returned.
@@ -117,28 +165,11 @@ async def retrying(
         ApiError: The last one, when it may not be repeated or not in time.
         ConnectionFailed: Likewise.
     """
-    waits = iter(policy.waits)
     while True:
         try:
             return await send()
         except (RateLimited, ServerError, ConnectionFailed) as error:
-            asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
-            least = throttle_wait if isinstance(error, RateLimited) else next(waits, None)
-            if least is None:
-                raise
-            if asked > policy.retry_after_ceiling:
-                raise _explained(
-                    error,
-                    f"it asks to wait {asked:g} s, more than the policy's"
-                    f" {policy.retry_after_ceiling:g} s",
-                ) from None
-            wait = max(policy.lengthened(least), asked)
-            if asyncio.get_running_loop().time() + max(wait, eta()) >= deadline.at:
-                raise _explained(
-                    error, f"another try in {wait:.1f} s would be past the timeout"
-                ) from None
-            level = logging.INFO if isinstance(error, RateLimited) else logging.WARNING
-            _LOG.log(level, "%s; again in %.1f s", error, wait)
+            wait = retries.wait_after(error)
         await asyncio.sleep(wait)
 
 

@@ -133,7 +133,7 @@ class ConversationSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body)
-        caller = Caller(transport, self._policy, self._origin, self.pacer)
+        caller = Caller(transport, self._policy, self._origin, self._pacers.of)
         loop = asyncio.get_running_loop()
         self._net = _Net(loop, http, caller, Calls(loop), Flights(), FreshAnswers(self._fresh_for))
         return self
@@ -370,7 +370,7 @@ def _check(account: object, query: object, timeout: object) -> None:
         raise ConfigurationError(f"account={account!r}: it must be an Account")
     if not isinstance(query, ConversationQuery):
         raise ConfigurationError(f"query={query!r}: it must be a ConversationQuery")
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
 
 

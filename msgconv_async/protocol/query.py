@@ -4,6 +4,7 @@ The rules and the names on the wire are those of the API page's parameter table.
 """
 
 import contextlib
+import functools
 import operator
 import re
 from collections.abc import Iterable
@@ -116,11 +117,15 @@ class ConversationQuery:
             with the page's JSON body, whose values are strings.
         """
         path = f"{origin}/operations/api/account/{account_id}/msgconversation"
-        parameters = self.parameters()
-        url = f"{path}?{'&'.join(f'{name}={value}' for name, value in parameters.items())}"
+        url = f"{path}?{_query_string(self)}"
         if len(url) < GET_URL_LIMIT:
             return HttpRequest("GET", url)
-        return HttpRequest("POST", path, msgspec.json.encode(parameters))
+        return HttpRequest("POST", path, msgspec.json.encode(self.parameters()))
+
+
+@functools.lru_cache(maxsize=64)  # many accounts are asked the same
+def _query_string(query: ConversationQuery) -> str:
+    return "&".join(f"{name}={value}" for name, value in query.parameters().items())
 
 
 def _interval(value: object, timeframe: int) -> int:

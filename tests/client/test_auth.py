@@ -315,6 +315,22 @@ async def test_a_short_lived_token_is_used_for_nine_tenths_of_its_life() -> None
     assert [0, 28] == [round(at) for at in seen.at("token")]
 
 
+async def test_tokens_that_have_expired_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts that are asked no more cost no memory once their tokens are of no use."""
+    monkeypatch.setattr("msgconv_async.client.logins.SWEEP", 2)
+    async with (
+        Sandbox(accounts=4, token_lifetime=100) as sandbox,
+        ConversationSession(coalesce=False, base_url=sandbox.url) as session,
+    ):
+        for number, at in enumerate([0, 50, 120, 120]):
+            await asyncio.sleep(at - now())
+            await session.fetch(account(sandbox, number), QUERY)
+
+        assert session._net is not None
+        held = session._net.caller._logins._held
+        assert [account(sandbox, number) for number in (1, 2, 3)] == list(held)
+
+
 async def test_a_token_s_life_begins_when_it_was_asked_for_last() -> None:
     """The waits of a login that was retried are not taken off its lifetime."""
     seen = Seen(token=[503, 503])

@@ -18,6 +18,9 @@ class Until(NamedTuple):
     at: float
     timeout: float = 1.0
 
+    def failed(self, error: MsgConvError) -> None:
+        raise AssertionError
+
 
 def working(seconds: float, outcome: str) -> Callable[[Deadline], Coroutine[Any, Any, str]]:
     async def work(_: Deadline) -> str:

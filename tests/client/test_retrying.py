@@ -385,6 +385,39 @@ async def test_the_timeout_covers_login_and_request(part: str) -> None:
             assert (sandbox.account_ids[0], 7) == (caught.value.account_id, caught.value.timeout)
 
 
+@pytest.mark.parametrize("coalesce", [False, True])
+@pytest.mark.parametrize("part", ["/app/token", "/msgconversation"])
+async def test_a_timeout_in_a_later_try_names_what_failed_before(
+    part: str, *, coalesce: bool
+) -> None:
+    """Who gave up waiting is told why there was anything to wait for."""
+    tries = 0
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        nonlocal tries
+        if request.path.endswith(part):
+            tries += 1
+            if tries == 1:
+                return unavailable()
+            await asyncio.sleep(3600)
+        return None
+
+    async with Sandbox(fault=fault) as sandbox:
+        async with ConversationSession(coalesce=coalesce, base_url=sandbox.url) as session:
+            call = asyncio.create_task(session.fetch(account(sandbox), QUERY, timeout=20))
+            await asyncio.sleep(8)
+            with pytest.raises(DeadlineExceeded) as late:
+                await session.fetch(account(sandbox), QUERY, timeout=2)
+            with pytest.raises(DeadlineExceeded) as caught:
+                await call
+
+    said = "no answer in time since the last try failed: the service failed (HTTP 503): busy"
+    assert f"account {sandbox.account_ids[0]}: {said} (timeout 20 s)" == str(caught.value)
+    assert isinstance(caught.value.__cause__, ServerError)
+    shared = coalesce or part == "/app/token"
+    assert (said if shared else "no answer in time (timeout") in str(late.value)
+
+
 async def test_a_queue_too_long_for_the_timeout_fails_at_once() -> None:
     """Who would wait in vain is told so, and does not stand in the queue."""
     async with Sandbox(latency=5) as sandbox:

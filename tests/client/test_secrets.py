@@ -196,14 +196,23 @@ async def test_no_secret_in_what_a_broken_connection_leaves(
 
 @each_way
 async def test_no_secret_in_a_timeout(credentials: Any) -> None:
-    """What a call was doing when its time ran out is not in the chain either."""
+    """What a call was doing when its time ran out is not in the chain, nor what failed before."""
+    asked = 0
 
-    async def never(_: web.BaseRequest) -> web.StreamResponse:
+    async def never(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            echoed = f"{dict(request.headers)} {await request.text()}"
+            return web.Response(status=503, text=f"overloaded: {echoed}")
         await asyncio.sleep(3600)
         return web.Response()
 
-    async with serving(never) as url, ConversationSession(base_url=url) as session:
-        with pytest.raises(TimeoutError) as caught:
+    async with (
+        serving(never) as url,
+        ConversationSession(base_url=url, retry=RetryPolicy(waits=[0.01])) as session,
+    ):
+        with pytest.raises(TimeoutError, match="overloaded: ") as caught:
             await session.fetch(whose(credentials), QUERY, timeout=1)
 
     assert_silent(told(caught.value))
