@@ -1,8 +1,10 @@
 """Many accounts at once: work in flight is bounded, failures stay with their account."""
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
-from typing import TypeAlias
+from contextlib import asynccontextmanager, suppress
+from typing import Self, TypeAlias
 
 import anyio
 import msgspec
@@ -37,6 +39,58 @@ class Outcome(msgspec.Struct, frozen=True):
     error: MsgConvError | None = None
 
 
+class _Outcomes:
+    """Hands each outcome over to whoever takes it, in the order of completion."""
+
+    def __init__(self) -> None:
+        self._offered: deque[tuple[Outcome, asyncio.Future[None] | None]] = deque()
+        self._takers: deque[asyncio.Future[Outcome | None]] = deque()
+        self._closed = False
+
+    async def offer(self, outcome: Outcome) -> None:
+        """Wait until somebody takes it, which who already waits for one does at once."""
+        while self._takers:
+            if not (taker := self._takers.popleft()).done():
+                taker.set_result(outcome)
+                return
+        taken = asyncio.get_running_loop().create_future()
+        self._offered.append((outcome, taken))
+        await taken
+
+    def close(self) -> None:
+        """Let whoever waits, and whoever comes, know that there will be no more."""
+        self._closed = True
+        for taker in self._takers:
+            if not taker.done():
+                taker.set_result(None)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        if self._offered:
+            outcome, taken = self._offered.popleft()
+            if taken is not None:
+                taken.set_result(None)
+            return outcome
+        if self._closed:
+            raise StopAsyncIteration
+        taker: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._takers.append(taker)
+        try:
+            handed = await taker
+        except asyncio.CancelledError:
+            if taker.cancelled():
+                with suppress(ValueError):  # an offer may have passed over it already
+                    self._takers.remove(taker)
+            elif (back := taker.result()) is not None:
+                self._offered.appendleft((back, None))
+            raise
+        if handed is None:
+            raise StopAsyncIteration
+        return handed
+
+
 @asynccontextmanager
 async def fan_out(
     ask: Callable[[Account, ConversationQuery], Awaitable[ConversationReport]],
@@ -56,28 +110,31 @@ async def fan_out(
     Yields:
         The outcomes, in the order of completion. Leaving the context cancels what still runs.
     """
-    send, receive = anyio.create_memory_object_stream[Outcome]()
-    drawing = anyio.Lock()
+    outcomes = _Outcomes()
     workers = 1
 
     async def work() -> None:
         nonlocal workers
-        while True:
-            async with drawing:
-                question = await draw()
-            if question is None:
-                break
+        while (question := await draw()) is not None:
             if workers < max_in_flight:
                 workers += 1
                 group.start_soon(work)
-            await send.send(await _outcome(ask, *question))
+            account, query = question
+            try:
+                outcome = Outcome(account, query, await ask(account, query))
+            except MsgConvError as error:
+                outcome = Outcome(account, query, None, error)
+            await outcomes.offer(outcome)
         workers -= 1
         if not workers:
-            send.close()
+            outcomes.close()
 
-    async with send, receive, background() as group:
+    async with background() as group:
         group.start_soon(work)
-        yield receive
+        try:
+            yield outcomes
+        finally:
+            outcomes.close()
 
 
 @asynccontextmanager
@@ -106,21 +163,10 @@ async def background() -> AsyncIterator[TaskGroup]:
         raise single
 
 
-async def _outcome(
-    ask: Callable[[Account, ConversationQuery], Awaitable[ConversationReport]],
-    account: Account,
-    query: ConversationQuery,
-) -> Outcome:
-    try:
-        return Outcome(account, query, report=await ask(account, query))
-    except MsgConvError as error:
-        return Outcome(account, query, error=error)
-
-
 def drawing_from(
     asked: Iterable[Asked] | AsyncIterable[Asked], query: ConversationQuery | None
 ) -> Callable[[], Awaitable[Question | None]]:
-    """Return what draws questions, one after the other, from either kind of iterable.
+    """Return what draws questions from either kind of iterable, for many to draw with.
 
     Args:
         asked: Accounts, or pairs of an account and its own query.
@@ -132,10 +178,12 @@ def drawing_from(
     """
     if isinstance(asked, AsyncIterable):
         later = aiter(asked)
+        drawing = asyncio.Lock()
 
         async def draw() -> Question | None:
-            async for each in later:
-                return _question(each, query)
+            async with drawing:
+                async for each in later:
+                    return _question(each, query)
             return None
 
     elif isinstance(asked, Iterable):
