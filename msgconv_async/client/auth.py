@@ -5,7 +5,6 @@ users, and OAuth 1.0 API keys (RFC 5849, HMAC-SHA1), which LivePerson ended on 2
 old accounts and private clouds still use.
 """
 
-import abc
 import math
 import re
 from collections.abc import Mapping
@@ -42,21 +41,24 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     cookies: Mapping[str, str] = {}
 
 
-class RequestCredentials(abc.ABC):
-    """Credentials from which each request's headers follow, without asking anyone."""
+class RequestCredentials:
+    """Credentials from which each request's headers follow, without asking anyone.
+
+    Not an ABC, nor is the other kind: each request asks which of them it has to do with.
+    """
 
     __slots__ = ()
 
-    @abc.abstractmethod
     def secrets(self) -> tuple[str, ...]:
         """Return what must never be shown."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def headers(self, request: HttpRequest) -> dict[str, str]:
         """Return the headers that authorize this request."""
+        raise NotImplementedError
 
 
-class LoginCredentials(abc.ABC):
+class LoginCredentials:
     """Credentials that a service trades for a bearer that expires."""
 
     __slots__ = ()
@@ -64,21 +66,21 @@ class LoginCredentials(abc.ABC):
     service: ClassVar[str]
     """Which one."""
 
-    @abc.abstractmethod
     def secrets(self) -> tuple[str, ...]:
         """Return what must never be shown."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
         """Return the request that logs in, and its headers."""
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def parse(self, answer: Answer, account_id: str) -> Login:
         """Read the answer to it.
 
         Raises:
             UnexpectedResponse: It is not the document described.
         """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

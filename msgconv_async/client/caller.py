@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgconv_async.client.account import Account
-from msgconv_async.client.auth import RequestCredentials
 from msgconv_async.client.domains import REPORTING, Domains
 from msgconv_async.client.logins import Logins
 from msgconv_async.client.retry import Deadline, Repeatable, Retries, RetryPolicy
@@ -17,9 +16,10 @@ from msgconv_async.errors import (
     DeadlineExceeded,
     RateLimited,
     ServerError,
+    Unauthorized,
 )
 from msgconv_async.pacing.pacer import Pacer, Turn
-from msgconv_async.protocol.query import ConversationQuery, HttpRequest
+from msgconv_async.protocol.query import ConversationQuery
 
 _UNAUTHORIZED = 401
 
@@ -83,47 +83,45 @@ class Caller:
                 pacer.retried += tries > 0
                 tries += 1
                 signer = logins.at_hand(account) or await logins.log_in(account, deadline)
-                outcome = await self._exchange(turn, account, request, signer)
-            if isinstance(outcome, Answer):
-                return outcome
-            if isinstance(outcome, Repeatable):
+                auth = signer.headers(request)
+                try:
+                    answer = await self._transport.send(
+                        request,
+                        auth if request.body is None else {**auth, **JSON},
+                        account.id,
+                        secrets=lambda: _secrets(account, auth),  # noqa: B023 - called within
+                    )
+                except (ApiError, ConnectionFailed) as error:
+                    failure = error
+                    self._tell(turn, error)
+                else:
+                    turn.answered()
+                    return answer
+            if isinstance(failure, Repeatable):
                 retries = retries or Retries(
                     self._policy, deadline, self._policy.throttle_wait, pacer.eta
                 )
-                await asyncio.sleep(retries.wait_after(outcome))
-            elif renewed or not logins.refused(account, signer):
-                raise outcome
-            else:
+                await asyncio.sleep(retries.wait_after(failure))
+            elif not renewed and _is_stale(failure) and logins.refused(account, signer):
                 renewed = True
                 if not logins.at_hand(account):
                     await logins.log_in(account, deadline)
+            else:
+                raise failure
 
-    async def _exchange(
-        self, turn: Turn, account: Account, request: HttpRequest, signer: RequestCredentials
-    ) -> Answer | ApiError | ConnectionFailed:
-        """Make the exchange, tell the pacer how the service took it, and return what came of it."""
-        auth = signer.headers(request)
-        try:
-            answer = await self._transport.send(
-                request,
-                auth if request.body is None else {**auth, **JSON},
-                account.id,
-                secrets=lambda: (
-                    *account.credentials.secrets(),
-                    auth["Authorization"].rpartition(" ")[2],
-                ),
-            )
-        except RateLimited as error:
+    def _tell(self, turn: Turn, error: ApiError | ConnectionFailed) -> None:
+        """Tell the pacer how the service took a request that failed."""
+        if isinstance(error, RateLimited):
             # Above the ceiling it ends this call; the account is not to stand still for so long.
             asked = error.retry_after or 0.0
             turn.throttled(asked if 0 < asked <= self._policy.retry_after_ceiling else None)
-            return error
-        except (ServerError, ConnectionFailed) as error:
-            return error
-        except ApiError as error:
+        elif not isinstance(error, ServerError | ConnectionFailed):
             turn.answered()
-            if error.status == _UNAUTHORIZED:
-                return error
-            raise
-        turn.answered()
-        return answer
+
+
+def _is_stale(error: ApiError | ConnectionFailed) -> bool:
+    return isinstance(error, Unauthorized) and error.status == _UNAUTHORIZED
+
+
+def _secrets(account: Account, auth: Mapping[str, str]) -> tuple[str, ...]:
+    return *account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]

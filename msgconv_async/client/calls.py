@@ -20,54 +20,53 @@ class Calls:
 
     Args:
         loop: The event loop that they run in.
+
+    Attributes:
+        loop: As given.
+        open: Those under way.
+        closed: Whether they are, or were, broken off for good.
+        wakes_at: Seconds of the event loop's clock at which what is due is looked for.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.open: set[Call] = set()
         self.closed = False
-        self._open: set[Call] = set()
+        self.wakes_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = math.inf
-        self._over: asyncio.Future[None] | None = None
-
-    def begin(self, call: Call) -> None:
-        """Watch over a call."""
-        self._open.add(call)
-        if call.at < self._wakes_at:
-            self._wake(call.at)
-
-    def end(self, call: Call) -> None:
-        """Forget a call that is over."""
-        self._open.remove(call)
-        if self._over is not None and not self._open and not self._over.done():
-            self._over.set_result(None)
+        self._over: asyncio.Future[None] = loop.create_future()
 
     async def close(self) -> None:
         """Break all of them off, and wait until they are over."""
         self.closed = True
-        self._wake(math.inf)
-        for call in self._open:
+        self.wake(math.inf)
+        for call in self.open:
             call.break_off()
-        if self._open:
-            self._over = self.loop.create_future()
+        if self.open:
             await self._over
 
-    def _wake(self, at: float) -> None:
+    def ended(self) -> None:
+        """Take note, while they are closed, that one is over."""
+        if not self.open and not self._over.done():
+            self._over.set_result(None)
+
+    def wake(self, at: float) -> None:
+        """Look at this instant, and not before, for what is due."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if at == math.inf else self.loop.call_at(at, self._look)
-        self._wakes_at = at
+        self.wakes_at = at
 
     def _look(self) -> None:
         """Break off what is due; then wake up for whatever is due next."""
-        now = max(self._wakes_at, self.loop.time())  # a timer may fire a little early
+        now = max(self.wakes_at, self.loop.time())  # a timer may fire a little early
         following = math.inf
-        for call in self._open:
+        for call in self.open:
             if call.at <= now:
                 call.break_off()
             elif call.at < following:
                 following = call.at
-        self._wake(following)
+        self.wake(following)
 
 
 class Call:
@@ -108,11 +107,14 @@ class Call:
         self.timeout = timeout
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        calls = self._calls
+        task = asyncio.current_task(calls.loop)
         assert task is not None  # noqa: S101 - whoever awaits is in a task
         self._task = task
         self._cancelling = task.cancelling()
-        self._calls.begin(self)
+        calls.open.add(self)
+        if self.at < calls.wakes_at:
+            calls.wake(self.at)
         return self
 
     def __exit__(
@@ -121,14 +123,17 @@ class Call:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._calls.end(self)
+        calls = self._calls
+        calls.open.remove(self)
+        if calls.closed:
+            calls.ended()
         # As asyncio.timeout does it: whoever else cancelled the task is not to be kept from it.
         if (
             self._broken_off
             and self._task.uncancel() <= self._cancelling
             and kind is asyncio.CancelledError
         ):
-            if self._calls.closed:
+            if calls.closed:
                 raise SessionUnusable("this ConversationSession was closed meanwhile") from None
             raise self._late() from self._failure
 

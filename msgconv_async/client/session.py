@@ -188,14 +188,17 @@ class ConversationSession:
             DeadlineExceeded: The timeout ran out.
             SessionUnusable: The session is not open, or belongs to another event loop.
         """
-        answer = await self._ask(account, query, timeout, coalesce=self._coalesce)
-        return _decoded(answer, account, query)
+        net = self._usable()
+        with _call(net, account, query, timeout) as call:
+            return _decoded(await self._answer(net, account, query, call), account, query)
 
     async def fetch_document(
         self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
     ) -> bytes:
         """Ask as `fetch` does, and return the service's JSON document as it was sent."""
-        return (await self._ask(account, query, timeout, coalesce=self._coalesce)).body
+        net = self._usable()
+        with _call(net, account, query, timeout) as call:
+            return (await self._answer(net, account, query, call)).body
 
     def fetch_many(
         self,
@@ -310,33 +313,19 @@ class ConversationSession:
         """Return what asks one question, with a request of its own."""
 
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
-            answer = await self._ask(account, query, timeout, coalesce=False)
-            return _decoded(answer, account, query)
+            net = self._usable()
+            with _call(net, account, query, timeout) as call:
+                return _decoded(await net.caller.ask(account, query, call), account, query)
 
         return ask
 
-    async def _ask(
-        self,
-        account: Account,
-        query: ConversationQuery,
-        timeout: float | None,
-        *,
-        coalesce: bool,
-    ) -> Answer:
-        net = self._usable()
-        _check(account, query, timeout)
-        if self._given is not None and isinstance(account.credentials, UserLogin):
-            _refuse_cookies(self._given, account)
-        with Call(net.calls, account.id, math.inf if timeout is None else timeout) as call:
-            if not coalesce:
-                return await net.caller.ask(account, query, call)
-            question = (account, query)
-            if (answer := net.fresh.get(question)) is None:
-                answer = await net.flights.join(
-                    question, lambda until: net.caller.ask(account, query, until), call
-                )
-                net.fresh.keep(question, answer)
-            return answer
+    def _answer(
+        self, net: _Net, account: Account, query: ConversationQuery, call: Call
+    ) -> Awaitable[Answer]:
+        """Ask, together with those who ask the same unless that is switched off."""
+        if self._coalesce:
+            return _share(net, account, query, call)
+        return net.caller.ask(account, query, call)
 
     def _usable(self) -> _Net:
         if self._net is None:
@@ -350,6 +339,23 @@ class ConversationSession:
                 "this ConversationSession belongs to another event loop: make one in each loop"
             )
         return self._net
+
+
+def _call(net: _Net, account: Account, query: ConversationQuery, timeout: float | None) -> Call:
+    _check(account, query, timeout)
+    if isinstance(account.credentials, UserLogin):
+        _refuse_cookies(net.http, account)
+    return Call(net.calls, account.id, math.inf if timeout is None else timeout)
+
+
+async def _share(net: _Net, account: Account, query: ConversationQuery, call: Call) -> Answer:
+    question = (account, query)
+    if (answer := net.fresh.get(question)) is None:
+        answer = await net.flights.join(
+            question, lambda until: net.caller.ask(account, query, until), call
+        )
+        net.fresh.keep(question, answer)
+    return answer
 
 
 def _decoded(answer: Answer, account: Account, query: ConversationQuery) -> ConversationReport:

@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 import msgspec
+from aiohttp.hdrs import DATE, RETRY_AFTER
 from yarl import URL
 
 from msgconv_async import errors
@@ -177,7 +178,10 @@ async def _refusal(
         status=status,
         account_id=account_id,
         excerpt=_excerpt(body, secrets),
-        retry_after=parse_retry_after(response.headers.get("Retry-After"), _date(response)),
+        retry_after=parse_retry_after(
+            response.headers.get(RETRY_AFTER),
+            parse_http_date(response.headers.get(DATE)) or datetime.now(UTC),
+        ),
     )
 
 
@@ -205,14 +209,10 @@ def _spellings(secret: str) -> Iterator[str]:
         yield re.sub("%..", lambda match: match[0].lower(), quote(secret, safe=""))
 
 
-def _date(response: aiohttp.ClientResponse) -> datetime:
-    return parse_http_date(response.headers.get("Date")) or datetime.now(UTC)
-
-
 def _asked_at(response: aiohttp.ClientResponse) -> datetime:
     # A Date is cut to whole seconds. On a bucket's edge that would place an instant of the new
     # bucket's first second in the old one.
-    date = parse_http_date(response.headers.get("Date"))
+    date = parse_http_date(response.headers.get(DATE))
     return datetime.now(UTC) if date is None else date + _HALF_A_SECOND
 
 

@@ -142,17 +142,20 @@ class Pacer:
         """
         return Turn(self, queueing)
 
-    async def start(self, queueing: Callable[[], None] | None) -> Start:
-        """Wait for a turn; `finish` must follow with what this returns."""
+    def start_at_once(self) -> Start | None:
+        """Take a turn if nothing is in the way; `finish` must follow with what this returns."""
         now = asyncio.get_running_loop().time()
-        held_by = None
-        if not self._line.take(now):
-            if queueing is not None:
-                queueing()
-            held_by = await self._line.acquire()
-            now = asyncio.get_running_loop().time()
+        return self._started(now, None) if self._line.take(now) else None
+
+    async def start_in_turn(self) -> Start:
+        """Wait for a turn; `finish` must follow with what this returns."""
+        held_by = await self._line.acquire()
+        knob = None if held_by is None else self._names[held_by]
+        return self._started(asyncio.get_running_loop().time(), knob)
+
+    def _started(self, now: float, held: Knob | None) -> Start:
         self.sent += 1
-        return self._limit.started(now, self._slots.in_flight, self._names.get(held_by))
+        return self._limit.started(now, self._slots.in_flight, held)
 
     def finish(self, start: Start, outcome: Outcome, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""
@@ -191,7 +194,12 @@ class Turn:
 
     async def __aenter__(self) -> Self:
         """Wait for the turn."""
-        self._start = await self._pacer.start(self._queueing)
+        start = self._pacer.start_at_once()
+        if start is None:
+            if self._queueing is not None:
+                self._queueing()
+            start = await self._pacer.start_in_turn()
+        self._start = start
         return self
 
     async def __aexit__(self, *_: object) -> None:
