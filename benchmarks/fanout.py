@@ -1,8 +1,10 @@
 """How much memory `fetch_many` takes, for a thousand accounts and for ten thousand.
 
 Each run is a process of its own that does nothing but ask: accounts are made as they are drawn, and
-each outcome is dropped as soon as it is taken. The server (nginx, or a few lines of asyncio where
-there is none) runs elsewhere and answers three hours of five-minute intervals, 20 kB, to everybody.
+each outcome is dropped as soon as it is taken. Accounts bring a token, or client credentials that
+are traded for one, which is held for as long as it is valid. The server (nginx, or a few lines of
+asyncio where there is none) runs elsewhere and answers three hours of five-minute intervals, 20 kB,
+to everybody.
 What counts is the most memory that the client's process ever had resident (VmHWM of Linux), the
 interpreter and all its modules included; the median over the rounds is compared.
 """
@@ -13,23 +15,38 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from msgconv_async import Account, BearerToken, ConversationQuery, ConversationSession
+from msgconv_async import (
+    Account,
+    BearerToken,
+    ClientCredentials,
+    ConversationQuery,
+    ConversationSession,
+)
 
 SIZES = (1_000, 10_000)
 GOAL = 1.10  # the most that the larger size may take, in times the smaller one
 BUCKET, INTERVALS = 5, 36  # minutes, and how many of them: 20 kB
 QUERY = ConversationQuery(BUCKET * INTERVALS, interval=BUCKET)
 STATUS = Path("/proc/self/status")
-SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ open_file_cache max=9; {answer} }} }}"
+TOKEN = json.dumps({"access_token": "0123456789" * 50, "expires_in": 3600})  # as long as a JWT
+SERVER = """
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ open_file_cache max=9; {answer} }}
+        location ~ /app/token$ {{ return 200 '{token}'; }}
+    }}
+"""
 HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 # -- The client, in a process of its own ----------------------------------------------------------
 
@@ -52,18 +69,26 @@ def peak() -> int:
     return int(fields["VmHWM"].split()[0]) * 1024
 
 
-def accounts(count: int) -> Iterator[Account]:
-    """Make accounts as they are drawn, each with a token of its own."""
+CLIENT = ClientCredentials("client", "secret")
+CREDENTIALS: dict[str, Callable[[int], BearerToken | ClientCredentials]] = {
+    "token": lambda number: BearerToken(f"token-of-{number}"),
+    "client": lambda _: CLIENT,
+}
+"""What each account brings, by its number."""
+
+
+def accounts(count: int, kind: str) -> Iterator[Account]:
+    """Make accounts as they are drawn."""
     for number in range(10_000_001, 10_000_001 + count):
-        yield Account(str(number), BearerToken(f"token-of-{number}"))
+        yield Account(str(number), CREDENTIALS[kind](number))
 
 
-async def ask(origin: str, count: int) -> Run:
+async def ask(origin: str, count: int, kind: str) -> Run:
     """Ask so many accounts, and keep nothing but the number of outcomes."""
     outcomes = Counter[str]()
     async with ConversationSession(base_url=origin) as session:
         before, began = peak(), time.perf_counter()
-        async with session.fetch_many(accounts(count), QUERY) as results:
+        async with session.fetch_many(accounts(count, kind), QUERY) as results:
             async for outcome in results:
                 outcomes[type(outcome.error or outcome.report).__name__] += 1
         seconds = time.perf_counter() - began
@@ -92,10 +117,11 @@ def body() -> bytes:
 
 
 class Static(asyncio.Protocol):
-    """Answers every request in one way, and keeps the connection."""
+    """Answers every GET in one way and every POST in another, and keeps the connection."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes, token: bytes) -> None:
         self._answer = answer
+        self._token = token
         self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -104,10 +130,21 @@ class Static(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer as often as the head of a request has ended; none has a body."""
-        *whole, self._tail = (self._tail + data).split(b"\r\n\r\n")
-        for _ in whole:
-            self._transport.write(self._answer)
+        """Answer each request that is whole."""
+        self._tail += data
+        while b"\r\n\r\n" in self._tail:
+            head, _, rest = self._tail.partition(b"\r\n\r\n")
+            length = LENGTH.search(head)
+            size = int(length[1]) if length else 0
+            if len(rest) < size:
+                return
+            self._tail = rest[size:]
+            self._transport.write(self._token if head.startswith(b"POST") else self._answer)
+
+
+def whole(body: bytes) -> bytes:
+    """Return a whole answer with this body."""
+    return HEAD.format(length=len(body)).encode() + body
 
 
 @contextlib.asynccontextmanager
@@ -117,13 +154,12 @@ async def serving(answer: bytes, *, nginx: bool) -> AsyncIterator[str]:
 
     if nginx:
         port = with_nginx.free_port()
-        async with with_nginx.serving(answer, SERVER, port=port):
+        async with with_nginx.serving(answer, SERVER, port=port, token=TOKEN):
             await _listening(port)
             yield f"http://127.0.0.1:{port}"
     else:
-        whole = HEAD.format(length=len(answer)).encode() + answer
-        loop = asyncio.get_running_loop()
-        async with await loop.create_server(lambda: Static(whole), "127.0.0.1", 0) as server:
+        loop, answers = asyncio.get_running_loop(), (whole(answer), whole(TOKEN.encode()))
+        async with await loop.create_server(lambda: Static(*answers), "127.0.0.1", 0) as server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
@@ -138,7 +174,7 @@ async def _listening(port: int) -> None:
     raise RuntimeError("nginx does not answer")
 
 
-async def run(origin: str, count: int) -> Run:
+async def run(origin: str, count: int, kind: str) -> Run:
     """Ask so many accounts in a new process."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -146,6 +182,7 @@ async def run(origin: str, count: int) -> Run:
         "benchmarks.fanout",
         origin,
         str(count),
+        kind,
         stdout=asyncio.subprocess.PIPE,
     )
     said, _ = await child.communicate()
@@ -156,13 +193,15 @@ async def run(origin: str, count: int) -> Run:
 
 async def measure(
     answer: bytes, sizes: Sequence[int], rounds: int, *, nginx: bool
-) -> dict[int, list[Run]]:
-    """Return the runs of each size, taken in turn."""
-    runs: dict[int, list[Run]] = {size: [] for size in sizes}
+) -> dict[tuple[str, int], list[Run]]:
+    """Return the runs with each kind of credentials and of each size, taken in turn."""
+    runs: dict[tuple[str, int], list[Run]] = {
+        (kind, size): [] for kind in CREDENTIALS for size in sizes
+    }
     async with serving(answer, nginx=nginx) as origin:
         for _ in range(rounds):
-            for size in sizes:
-                runs[size].append(await run(origin, size))
+            for (kind, size), each in runs.items():
+                each.append(await run(origin, size, kind))
     return runs
 
 
@@ -189,28 +228,35 @@ def main(arguments: Sequence[str]) -> None:
 
     server = "nginx" if nginx else "asyncio"
     print(f"{len(answer) / 1e3:.1f} kB from {server}, median of {options.rounds} rounds\n")
-    print(f"{'accounts':>8}{'peak MB':>10}{'before':>9}{'seconds':>9}{'requests/s':>12}  outcomes")
-    for size, each in runs.items():
+    print(
+        f"{'credentials':12}{'accounts':>8}{'peak MB':>10}{'before':>9}{'seconds':>9}"
+        f"{'accounts/s':>12}  outcomes"
+    )
+    for (kind, size), each in runs.items():
         most, before, seconds = (
             statistics.median(values)
             for values in zip(*((one.peak, one.before, one.seconds) for one in each), strict=True)
         )
         outcomes = sum((Counter(one.outcomes) for one in each), Counter[str]())
-        told = ", ".join(f"{count // len(each):,} {kind}" for kind, count in outcomes.items())
+        told = ", ".join(f"{count // len(each):,} {name}" for name, count in outcomes.items())
         print(
-            f"{size:8,}{most / 1e6:10.1f}{before / 1e6:9.1f}{seconds:9.2f}{size / seconds:12,.0f}"
-            f"  {told}"
+            f"{kind:12}{size:8,}{most / 1e6:10.1f}{before / 1e6:9.1f}{seconds:9.2f}"
+            f"{size / seconds:12,.0f}  {told}"
         )
-    base, *others = (statistics.median(one.peak for one in each) for each in runs.values())
-    for size, most in zip(options.accounts[1:], others, strict=True):
-        verdict = "met" if most <= GOAL * base else "MISSED"
-        cost = (most - base) / (size - options.accounts[0])
-        print(
-            f"\n{size:,} over {options.accounts[0]:,}: {most / base:.3f}, goal <= {GOAL:.2f}"
-            f"  {verdict}  ({cost:,.0f} bytes for each account more)"
-        )
+    print()
+    first, *others = options.accounts
+    for kind in CREDENTIALS:
+        base = statistics.median(one.peak for one in runs[kind, first])
+        for size in others:
+            most = statistics.median(one.peak for one in runs[kind, size])
+            verdict = "met" if most <= GOAL * base else "MISSED"
+            cost = (most - base) / (size - first)
+            print(
+                f"{kind}: {size:,} over {first:,}: {most / base:.3f}, goal <= {GOAL:.2f}"
+                f"  {verdict}  ({cost:,.0f} bytes for each account more)"
+            )
     print("\nbefore: resident at the most when the session was open and nothing asked yet")
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(ask(sys.argv[1], int(sys.argv[2])))))
+    print(json.dumps(asyncio.run(ask(sys.argv[1], int(sys.argv[2]), sys.argv[3]))))

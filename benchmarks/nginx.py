@@ -192,10 +192,10 @@ def executable() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def serving(answer: bytes, http: str, **ports: int) -> AsyncIterator[None]:
+async def serving(answer: bytes, http: str, **values: object) -> AsyncIterator[None]:
     """Run nginx with an http section in which ``{answer}`` serves the answer."""
     with tempfile.TemporaryDirectory() as folder:
-        config = _configure(Path(folder), answer, http, ports)
+        config = _configure(Path(folder), answer, http, values)
         nginx = await asyncio.create_subprocess_exec(
             executable() or "nginx", "-p", folder, "-c", config
         )
@@ -206,10 +206,10 @@ async def serving(answer: bytes, http: str, **ports: int) -> AsyncIterator[None]
             await nginx.wait()
 
 
-def _configure(folder: Path, answer: bytes, http: str, ports: dict[str, int]) -> str:
+def _configure(folder: Path, answer: bytes, http: str, values: dict[str, object]) -> str:
     folder.chmod(0o755)  # its worker is another user
     (folder / "answer").write_bytes(answer)
-    section = http.format(answer=STATIC.format(folder=folder), **ports)
+    section = http.format(answer=STATIC.format(folder=folder), **values)
     config = folder / "nginx.conf"
     config.write_text(CONFIG.format(folder=folder, http=section))
     return str(config)
