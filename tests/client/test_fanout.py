@@ -19,8 +19,9 @@ from msgconv_async import (
     SessionUnusable,
     Unauthorized,
 )
+from msgconv_async.client.fanout import _Outcomes
 from msgconv_async.sandbox import Sandbox
-from tests.client.support import BEARER, EVEN, QUERY, account, client_tasks, now
+from tests.client.support import BEARER, EVEN, QUERY, account, client_tasks, now, turns
 
 pytestmark = pytest.mark.looptime
 
@@ -321,6 +322,61 @@ async def test_after_a_break_the_rest_may_still_be_taken() -> None:
                 async for _ in outcomes:
                     break
                 assert 3 == len([each async for each in outcomes])
+
+
+async def test_many_may_take() -> None:
+    """Every outcome goes to one of the tasks that take them, and all of these come to an end."""
+    async with Sandbox(accounts=4, fault=Slow()) as sandbox:
+        async with ConversationSession(base_url=sandbox.url) as session:
+            async with session.fetch_many(everybody(sandbox), QUERY) as outcomes:
+
+                async def take() -> list[str]:
+                    return [each.account.id async for each in outcomes]
+
+                taken = await asyncio.gather(*(take() for _ in range(3)))
+
+    assert sandbox.account_ids == tuple(sorted(each for one in taken for each in one))
+
+
+async def test_who_still_waits_when_the_context_is_left_comes_to_an_end() -> None:
+    """No taker waits for ever."""
+    async with Sandbox(latency=60) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+        async with session.fetch_many(everybody(sandbox), QUERY) as outcomes:
+            taker = asyncio.create_task(anext(outcomes, None))
+            await asyncio.sleep(1)
+
+        assert await taker is None
+        assert [] == [each async for each in outcomes]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_a_taker_who_gives_up_takes_nothing_along(moment: str) -> None:
+    """An outcome that was on its way to who is cancelled goes to the next one."""
+    outcomes = _Outcomes()
+    outcome = Outcome(Account("1", BEARER), QUERY)
+    taker = asyncio.create_task(outcomes.__anext__())
+    await turns()
+    if moment == "before":
+        taker.cancel()
+    offer = asyncio.create_task(outcomes.offer(outcome))
+    if moment == "after":
+        await asyncio.sleep(0)
+        taker.cancel()
+    await asyncio.wait([taker])
+
+    assert taker.cancelled()
+    assert outcome is await anext(outcomes)
+    await offer
+
+
+async def test_waiting_in_vain_leaves_nothing() -> None:
+    """Who looks now and then whether something came is not remembered each time."""
+    outcomes = _Outcomes()
+    for _ in range(10):
+        with anyio.move_on_after(1):
+            await anext(outcomes)
+
+    assert 0 == len(outcomes._takers)
 
 
 class MineError(Exception):
