@@ -31,7 +31,7 @@ from msgconv_async.client.follow import SETTLE, Following, Since, follow, utc_no
 from msgconv_async.client.freshness import FreshAnswers
 from msgconv_async.client.pacers import Pacers
 from msgconv_async.client.retry import RetryPolicy
-from msgconv_async.client.transport import MAX_BODY, Answer, Transport, once
+from msgconv_async.client.transport import MAX_BODY, Answer, Repeats, Transport
 from msgconv_async.errors import (
     ConfigurationError,
     SessionUnusable,
@@ -126,10 +126,11 @@ class ConversationSession:
             raise SessionUnusable(
                 "this ConversationSession was entered before: make a new one for each 'async with'"
             )
+        repeats = Repeats()
         http = self._given or aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-            middlewares=(once,),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, socket_factory=repeats.socket),
+            middlewares=(repeats.middleware,),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
+import math
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -24,6 +27,10 @@ MAX_BODY = 256 * 1024 * 1024
 of 10 skills and 20 agents is 40 MB."""
 
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
+
+KEPT = 1.0
+"""Seconds: while no connection was made for so long, a request goes out on one kept from before,
+and no server that keeps connections at all gives them up sooner."""
 
 _OK = 200
 _EXCERPT = 200
@@ -57,8 +64,8 @@ class Transport:
     """Sends requests through an aiohttp session.
 
     Args:
-        http: The session. Its cookie jar and its redirects play no part; that it repeats nothing by
-            itself is the business of who makes it (`once`).
+        http: The session. Its cookie jar and its redirects play no part; what it repeats by itself
+            is the business of who makes it (`Repeats`).
         max_body: The most bytes of an answer, decoded, that are read.
     """
 
@@ -134,18 +141,35 @@ class Transport:
         return Answer(body, _asked_at(response), cookies)
 
 
-async def once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from repeating a GET whose connection broke: at once, and past any pacing.
+class Repeats:
+    """Decides which GETs aiohttp repeats by itself: at once, and past any pacing.
 
-    A middleware for the session. aiohttp repeats what fails with one of these two exceptions, once,
-    and has no setting for it (aio-libs/aiohttp#10790).
+    It repeats one whose connection broke before the answer's head had come, once, and has no
+    setting for it (aio-libs/aiohttp#10790). That is right where the request went out on a
+    connection kept from before, which the server may have been closing already (RFC 9112, section
+    9.3.1). A connection made for the request is another matter: there the service has failed.
     """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise aiohttp.ClientConnectionError(_describe(error)) from None
+
+    def __init__(self) -> None:
+        self._connected_at = -math.inf
+
+    def socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        """Make a socket: the connector's ``socket_factory``."""
+        self._connected_at = asyncio.get_running_loop().time()
+        family, kind, protocol, *_ = address
+        return socket.socket(family, kind, protocol)
+
+    async def middleware(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Let aiohttp see what broke if it is to repeat it: a middleware for the session."""
+        began = asyncio.get_running_loop().time()
+        try:
+            return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            if self._connected_at < began - KEPT:
+                raise
+            raise aiohttp.ClientConnectionError(_describe(error)) from None
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:

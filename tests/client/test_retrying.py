@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -95,6 +96,55 @@ async def test_the_fourth_failure_is_the_last(
                 await session.fetch(account(sandbox), QUERY, timeout=None)
 
     assert_waited([5, 10, 15], came)
+
+
+@asynccontextmanager
+async def hanging_up(*answered: int) -> AsyncIterator[tuple[str, list[float]]]:
+    """Answer so many requests of each connection, then hang up on the next.
+
+    Yields the origin, and the instants at which requests came.
+    """
+    came: list[float] = []
+    left = iter(answered)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            for _ in range(next(left)):
+                await reader.readuntil(b"\r\n\r\n")
+                came.append(now())
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await reader.readuntil(b"\r\n\r\n")
+            came.append(now())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", came
+
+
+@pytest.mark.parametrize(
+    ("idle", "query", "answered", "expected"),
+    [
+        (2, QUERY, (1, 9), [0]),
+        (2, QUERY, (1, 0, 9), [0, 5]),
+        (0.5, QUERY, (1, 9), [5]),
+        (2, LONG_QUERY, (1, 9), [5]),
+    ],
+    ids=["kept", "kept, and the new one as well", "new", "a POST"],
+)
+async def test_a_get_on_a_kept_connection_that_breaks_is_repeated_at_once(
+    idle: float, query: ConversationQuery, answered: tuple[int, ...], expected: list[float]
+) -> None:
+    """Once, since the server may have given up the connection; what is new has failed."""
+    who = Account("1", BEARER)
+    async with (
+        hanging_up(*answered) as (url, came),
+        ConversationSession(coalesce=False, base_url=url, retry=EVEN) as session,
+    ):
+        await session.fetch(who, QUERY)
+        await asyncio.sleep(idle)
+        await session.fetch(who, query)
+
+    assert_waited([idle, *expected], came)
 
 
 async def test_what_nobody_listens_on_is_tried_as_often() -> None:
