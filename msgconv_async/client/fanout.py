@@ -45,24 +45,33 @@ class _Outcomes:
     def __init__(self) -> None:
         self._offered: deque[tuple[Outcome, asyncio.Future[None] | None]] = deque()
         self._takers: deque[asyncio.Future[Outcome | None]] = deque()
-        self._closed = False
+        self._ended = False
 
     async def offer(self, outcome: Outcome) -> None:
         """Wait until somebody takes it, which who already waits for one does at once."""
+        if not self._hand(outcome):
+            taken = asyncio.get_running_loop().create_future()
+            self._offered.append((outcome, taken))
+            await taken
+
+    def end(self) -> None:
+        """Let whoever waits, and whoever comes, know that there will be no more."""
+        self._ended = True
+        while self._hand(None):
+            pass
+
+    def drop(self) -> None:
+        """End, and forget what nobody has taken."""
+        self._offered.clear()
+        self.end()
+
+    def _hand(self, outcome: Outcome | None) -> bool:
+        """Give it to who has waited longest, if anybody has; tell whether that is so."""
         while self._takers:
             if not (taker := self._takers.popleft()).done():
                 taker.set_result(outcome)
-                return
-        taken = asyncio.get_running_loop().create_future()
-        self._offered.append((outcome, taken))
-        await taken
-
-    def close(self) -> None:
-        """Let whoever waits, and whoever comes, know that there will be no more."""
-        self._closed = True
-        for taker in self._takers:
-            if not taker.done():
-                taker.set_result(None)
+                return True
+        return False
 
     def __aiter__(self) -> Self:
         return self
@@ -73,7 +82,7 @@ class _Outcomes:
             if taken is not None:
                 taken.set_result(None)
             return outcome
-        if self._closed:
+        if self._ended:
             raise StopAsyncIteration
         taker: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
         self._takers.append(taker)
@@ -83,7 +92,7 @@ class _Outcomes:
             if taker.cancelled():
                 with suppress(ValueError):  # an offer may have passed over it already
                     self._takers.remove(taker)
-            elif (back := taker.result()) is not None:
+            elif (back := taker.result()) is not None and not self._hand(back):
                 self._offered.appendleft((back, None))
             raise
         if handed is None:
@@ -127,14 +136,14 @@ async def fan_out(
             await outcomes.offer(outcome)
         workers -= 1
         if not workers:
-            outcomes.close()
+            outcomes.end()
 
     async with background() as group:
         group.start_soon(work)
         try:
             yield outcomes
         finally:
-            outcomes.close()
+            outcomes.drop()
 
 
 @asynccontextmanager

@@ -349,12 +349,24 @@ async def test_who_still_waits_when_the_context_is_left_comes_to_an_end() -> Non
         assert [] == [each async for each in outcomes]
 
 
+async def test_what_nobody_took_is_gone_when_the_context_is_left() -> None:
+    """Neither handed out later nor held."""
+    async with Sandbox(accounts=3) as sandbox, ConversationSession(base_url=sandbox.url) as session:
+        async with session.fetch_many(everybody(sandbox), QUERY) as outcomes:
+            await anext(outcomes)
+            await asyncio.sleep(1)
+
+        assert [] == [each async for each in outcomes]
+        assert client_tasks() == set()
+
+
+@pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("moment", ["before", "after"])
-async def test_a_taker_who_gives_up_takes_nothing_along(moment: str) -> None:
+async def test_a_taker_who_gives_up_takes_nothing_along(moment: str, others: int) -> None:
     """An outcome that was on its way to who is cancelled goes to the next one."""
     outcomes = _Outcomes()
     outcome = Outcome(Account("1", BEARER), QUERY)
-    taker = asyncio.create_task(outcomes.__anext__())
+    taker, *waiting = (asyncio.create_task(anext(outcomes, None)) for _ in range(1 + others))
     await turns()
     if moment == "before":
         taker.cancel()
@@ -365,7 +377,7 @@ async def test_a_taker_who_gives_up_takes_nothing_along(moment: str) -> None:
     await asyncio.wait([taker])
 
     assert taker.cancelled()
-    assert outcome is await anext(outcomes)
+    assert outcome is await (waiting[0] if waiting else anext(outcomes))
     await offer
 
 
