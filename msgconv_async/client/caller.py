@@ -15,10 +15,9 @@ from msgconv_async.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     RateLimited,
-    ServerError,
     Unauthorized,
 )
-from msgconv_async.pacing.pacer import Pacer, Turn
+from msgconv_async.pacing.pacer import Outcome, Pacer
 from msgconv_async.protocol.query import ConversationQuery
 
 _UNAUTHORIZED = 401
@@ -67,36 +66,36 @@ class Caller:
             await logins.log_in(account, deadline)
         pacer = self._pacer(account.id)  # not before: an account that is refused needs none
 
-        def queueing() -> None:
-            if asyncio.get_running_loop().time() + (wait := pacer.eta()) > deadline.at:
-                raise DeadlineExceeded(
-                    f"its turn would come in {wait:.1f} s at the earliest,"
-                    f" after {pacer.waiting} others",
-                    account_id=account.id,
-                    timeout=deadline.timeout,
-                )
-
         retries: Retries | None = None
         tries, renewed = 0, False
         while True:
-            async with pacer.turn(queueing) as turn:
+            start = pacer.start_at_once()
+            if start is None:
+                _check_queue(pacer, account, deadline)
+                start = await pacer.start_in_turn()
+            outcome: Outcome = "neutral"
+            asked = signer = None
+            try:
                 pacer.retried += tries > 0
                 tries += 1
                 signer = logins.at_hand(account) or await logins.log_in(account, deadline)
                 auth = signer.headers(request)
-                try:
-                    answer = await self._transport.send(
-                        request,
-                        auth if request.body is None else {**auth, **JSON},
-                        account.id,
-                        secrets=lambda: _secrets(account, auth),  # noqa: B023 - called within
-                    )
-                except (ApiError, ConnectionFailed) as error:
-                    failure = error
-                    self._tell(turn, error)
-                else:
-                    turn.answered()
-                    return answer
+                answer = await self._transport.send(
+                    request,
+                    auth if request.body is None else {**auth, **JSON},
+                    account.id,
+                    secrets=lambda: _secrets(account, auth),  # noqa: B023 - called within
+                )
+            except (ApiError, ConnectionFailed) as error:
+                if signer is None:  # a login has retries of its own: these are not for it
+                    raise
+                failure = error
+                outcome, asked = self._taken(error)
+            else:
+                outcome = "answered"
+                return answer
+            finally:
+                pacer.finish(start, outcome, asked)
             if isinstance(failure, Repeatable):
                 retries = retries or Retries(
                     self._policy, deadline, self._policy.throttle_wait, pacer.eta
@@ -109,14 +108,22 @@ class Caller:
             else:
                 raise failure
 
-    def _tell(self, turn: Turn, error: ApiError | ConnectionFailed) -> None:
-        """Tell the pacer how the service took a request that failed."""
+    def _taken(self, error: ApiError | ConnectionFailed) -> tuple[Outcome, float | None]:
+        """Tell how the service took a request that failed, and the pause that it asked for."""
         if isinstance(error, RateLimited):
             # Above the ceiling it ends this call; the account is not to stand still for so long.
             asked = error.retry_after or 0.0
-            turn.throttled(asked if 0 < asked <= self._policy.retry_after_ceiling else None)
-        elif not isinstance(error, ServerError | ConnectionFailed):
-            turn.answered()
+            return "throttled", asked if 0 < asked <= self._policy.retry_after_ceiling else None
+        return "neutral" if isinstance(error, Repeatable) else "answered", None
+
+
+def _check_queue(pacer: Pacer, account: Account, deadline: Deadline) -> None:
+    if asyncio.get_running_loop().time() + (wait := pacer.eta()) > deadline.at:
+        raise DeadlineExceeded(
+            f"its turn would come in {wait:.1f} s at the earliest, after {pacer.waiting} others",
+            account_id=account.id,
+            timeout=deadline.timeout,
+        )
 
 
 def _is_stale(error: ApiError | ConnectionFailed) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -133,14 +132,9 @@ class Pacer:
         """
         return self._line.eta() if self._limit.found else self._line.paused_for()
 
-    def turn(self, queueing: Callable[[], None] | None = None) -> Turn:
-        """Return an async context manager that waits for a turn and holds its slot while inside.
-
-        Args:
-            queueing: Called if the turn does not come at once; what it raises keeps the request
-                out of the queue.
-        """
-        return Turn(self, queueing)
+    def turn(self) -> Turn:
+        """Return an async context manager that waits for a turn and holds its slot while inside."""
+        return Turn(self)
 
     def start_at_once(self) -> Start | None:
         """Take a turn if nothing is in the way; `finish` must follow with what this returns."""
@@ -184,22 +178,16 @@ class Turn:
     of the service, and cancellation.
     """
 
-    __slots__ = ("_outcome", "_pacer", "_queueing", "_retry_after", "_start")
+    __slots__ = ("_outcome", "_pacer", "_retry_after", "_start")
 
-    def __init__(self, pacer: Pacer, queueing: Callable[[], None] | None) -> None:
+    def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
-        self._queueing = queueing
         self._outcome: Outcome = "neutral"
         self._retry_after: float | None = None
 
     async def __aenter__(self) -> Self:
         """Wait for the turn."""
-        start = self._pacer.start_at_once()
-        if start is None:
-            if self._queueing is not None:
-                self._queueing()
-            start = await self._pacer.start_in_turn()
-        self._start = start
+        self._start = self._pacer.start_at_once() or await self._pacer.start_in_turn()
         return self
 
     async def __aexit__(self, *_: object) -> None:
