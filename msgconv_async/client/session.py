@@ -186,7 +186,8 @@ class ConversationSession:
             ApiError: Any other status that is not 200; redirects are not followed.
             UnexpectedResponse: The answer is not what the API describes, or too large.
             ConnectionFailed: No connection, or a broken one, after every retry.
-            DeadlineExceeded: The timeout ran out.
+            DeadlineExceeded: The timeout ran out. If a try had failed before, it says how, and that
+                error is its ``__cause__``.
             SessionUnusable: The session is not open, or belongs to another event loop.
         """
         net = self._usable()
