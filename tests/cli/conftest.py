@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +97,40 @@ def run_process(
     with start(*arguments, stdout=stdout, **environment) as process:
         out, err = process.communicate(timeout=30)
     return Done(process.returncode, (out or b"").decode(encoding), err.decode(encoding))
+
+
+class Terminal(NamedTuple):
+    """A command at work in a terminal, and what reads from that."""
+
+    process: subprocess.Popen[bytes]
+    leader: int
+
+    def read(self) -> bytes:
+        """Wait for something to be shown; nothing more is shown once there is none."""
+        with suppress(OSError):  # how Linux says that the other side has closed
+            return os.read(self.leader, 65536)
+        return b""
+
+    def read_all(self) -> bytes:
+        """Return all that is shown until the command ends."""
+        return b"".join(iter(self.read, b""))
+
+
+@contextmanager
+def in_terminal(*arguments: object, columns: int = 80) -> Iterator[Terminal]:
+    """Start a command line in a terminal of 24 lines."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "msgconv_async", *map(str, arguments)],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=clean_environment(TERM="xterm-256color"),
+    ) as process:
+        os.close(follower)
+        yield Terminal(process, leader)
+        os.close(leader)
 
 
 def ask(

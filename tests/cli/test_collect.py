@@ -1,18 +1,14 @@
 from __future__ import annotations
 
-import os
-import pty
 import signal
-import subprocess
-import sys
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from tests.cli.conftest import Run, clean_environment, start
+from tests.cli.conftest import Run, in_terminal, start
 from tests.cli.test_watch import accounts_file
 
 
@@ -135,19 +131,8 @@ def test_every_goes_on_until_it_is_stopped(sandbox: str, number: int, code: int)
 
 
 def test_a_terminal_sees_a_bar(sandbox: str) -> None:
-    ours, theirs = pty.openpty()
-    command = (sys.executable, "-m", "msgconv_async", "collect", "71", "72", "--once")
-    with subprocess.Popen(  # noqa: S603
-        [*command, "--base-url", sandbox],
-        stderr=theirs,
-        env=clean_environment(TERM="xterm", COLUMNS="120"),
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        with suppress(OSError):  # the other end was closed
-            while part := os.read(ours, 4096):
-                seen += part
-    os.close(ours)
-    assert 0 == process.returncode
+    with in_terminal("collect", 71, 72, "--once", "--base-url", sandbox, columns=120) as terminal:
+        seen = terminal.read_all()
+    assert 0 == terminal.process.returncode
     assert "━".encode() in seen
     assert b"of 2 accounts" in seen

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,7 +18,7 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]
 
 from msgconv_async.sandbox import CLIENT_SECRET
-from tests.cli.conftest import Run, clean_environment, serving, start
+from tests.cli.conftest import Run, clean_environment, in_terminal, serving, start
 from tests.cli.test_watch import accounts_file
 
 ASKED = ("--timeframe", 10, "--interval", 5)
@@ -316,21 +314,9 @@ def test_in_a_terminal_a_bar_shows_how_far_it_is_and_goes_away(
     sandbox: str, tmp_path: Path
 ) -> None:
     """A line at the end says what it came to."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "msgconv_async", "export", "71", "72", "--timeframe", "10"]
-    with subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--base-url", sandbox, "--format", "csv", "-o", tmp_path],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=clean_environment(TERM="xterm-256color"),
-    ) as process:
-        os.close(follower)
-        shown = b""
-        with suppress(OSError):  # how Linux says that the other side has closed
-            while part := os.read(leader, 65536):
-                shown += part
-        os.close(leader)
-    assert 0 == process.returncode
+    asked = ("export", 71, 72, "--timeframe", 10, "--base-url", sandbox)
+    with in_terminal(*asked, "--format", "csv", "-o", tmp_path) as terminal:
+        shown = terminal.read_all()
+    assert 0 == terminal.process.returncode
     assert re.search(rb"\d accounts/s", shown)
     assert shown.index(b"of 2 accounts") < shown.rindex(b"\x1b[2K") < shown.index(b"rows in ")

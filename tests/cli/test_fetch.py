@@ -4,13 +4,11 @@ import csv
 import io
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,7 +17,17 @@ import pytest
 
 from msgconv_async.export import SKILL_AGENT_METRICS
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME
-from tests.cli.conftest import Done, Run, ask, clean_environment, run_process, serving, start, token
+from tests.cli.conftest import (
+    Done,
+    Run,
+    ask,
+    clean_environment,
+    in_terminal,
+    run_process,
+    serving,
+    start,
+    token,
+)
 
 ASKED = ("--timeframe", 10, "--interval", 5)
 GROUPED = (*ASKED, "--skills", "all", "--agents", "7,8")
@@ -323,21 +331,8 @@ def test_a_table_is_legible_in_any_encoding(sandbox: str, encoding: str) -> None
 
 def test_in_a_terminal_tables_are_set_off_and_progress_goes_away(sandbox: str) -> None:
     """Escape codes are for terminals, and none of them is left in the way of what follows."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "msgconv_async", "fetch", "71", "72"]
-    with subprocess.Popen(  # noqa: S603 - our own command
-        [*command, "--timeframe", "10", "--base-url", sandbox],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=clean_environment(TERM="xterm-256color"),
-    ) as process:
-        os.close(follower)
-        shown = b""
-        with suppress(OSError):  # how Linux says that the other side has closed
-            while part := os.read(leader, 65536):
-                shown += part
-        os.close(leader)
-    assert 0 == process.returncode
+    with in_terminal("fetch", 71, 72, "--timeframe", 10, "--base-url", sandbox) as terminal:
+        shown = terminal.read_all()
+    assert 0 == terminal.process.returncode
     assert b"\x1b[1maccount_metrics" in shown
     assert shown.index(b"asking") < shown.rindex(b"\x1b[2K") < shown.index(b"account_metrics")

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import signal
-import struct
 import subprocess
-import sys
-import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -24,7 +19,7 @@ from msgconv_async.client.checkpoint import ClosedBucket, Failure, Gap
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET
-from tests.cli.conftest import Run, clean_environment, start
+from tests.cli.conftest import Run, in_terminal, start
 
 EIGHT = datetime(2026, 3, 4, 8, 0, tzinfo=UTC)
 ACCOUNT = Account("71", BearerToken("x"))
@@ -132,25 +127,13 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
 
 def test_in_a_terminal_the_table_is_drawn_again_in_its_place(sandbox: str) -> None:
     """It shows the figures, and leaves the terminal as it was."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "msgconv_async", "watch", "71", "72", "--base-url", sandbox],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=clean_environment(TERM="xterm-256color"),
-    ) as process:
-        os.close(follower)
+    with in_terminal("watch", 71, 72, "--base-url", sandbox) as terminal:
         shown = b""
         while b"31m 15s" not in shown or shown.count(b"Ctrl-C") < 3:
-            shown += os.read(leader, 65536)
-        process.send_signal(signal.SIGINT)
-        with suppress(OSError):  # how Linux says that the other side has closed
-            while part := os.read(leader, 65536):
-                shown += part
-        os.close(leader)
-    assert 130 == process.returncode
+            shown += terminal.read()
+        terminal.process.send_signal(signal.SIGINT)
+        shown += terminal.read_all()
+    assert 130 == terminal.process.returncode
     assert b"\x1b[1A" in shown  # up to where the table begins
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is back
     assert b"Traceback" not in shown
