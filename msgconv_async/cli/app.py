@@ -36,7 +36,8 @@ app = App(
     help=(
         "LivePerson's Messaging Conversation metrics.\n\n"
         "Results go to stdout, progress and logs to stderr."
-        " Exit codes: 0 all well, 1 something failed, 2 the command line was wrong."
+        " Exit codes: 0 all well, 1 something failed, 2 the command line was wrong,"
+        " 130 interrupted, 143 terminated."
     ),
     version=__version__,
     result_action="return_value",
@@ -208,6 +209,7 @@ async def export(
 ) -> int:
     """Write accounts' metrics to a folder: one file for each table that was asked for.
 
+    Account totals, account_metrics, are asked for by neither --skills nor --agents.
     A file is there whole or not at all, and takes the place of one of the same name. An account
     that fails is said on stderr; the others are written. Secrets come from the environment only, as
     for "msgconv fetch", or as the accounts file says.
@@ -246,14 +248,15 @@ def collect(
 
     Fills the tables account_metrics, skill_metrics, agent_metrics and skill_agent_metrics, each
     bucket exactly once, whatever is killed in between; the first round begins 24 hours back. What
-    the API forgot before it was read is a row of collection_gaps, and a warning.
+    the API forgot before it was read is a row of collection_gaps, and a warning. Secrets come from
+    the environment only, as for "msgconv fetch", or as the accounts file says.
 
     Parameters
     ----------
     account
         The account ids.
     every
-        From one round to the next, such as 1h; 5m if not given.
+        From one round to the next, 5m to 12h, such as 30m or 1h; 5m if not given.
     once
         One round, then end: for cron and its like. Exits with 1 if an account failed.
     skills
@@ -271,7 +274,7 @@ def collect(
     command = Collect(
         place.store(),
         accounts,
-        every=None if once else every or timedelta(minutes=5),
+        every=None if once else timedelta(minutes=5) if every is None else every,
         skills=ids(skills),
         agents=ids(agents),
         groups=ids(groups),

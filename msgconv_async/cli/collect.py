@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import FrameType
 from typing import NoReturn
@@ -16,11 +16,13 @@ from msgconv_async.cli import FAILED, OK, complain
 from msgconv_async.cli.progress import Progress
 from msgconv_async.client.account import Account
 from msgconv_async.client.session import ConversationSession
-from msgconv_async.errors import ConfigurationError
+from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
-from msgconv_async.export.store import Store, StoreFailed
+from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
+
+_MINUTE = timedelta(minutes=1)
 
 LONGEST = timedelta(hours=12)
 """Between two rounds: the API forgets after twice as long, and a round may fail."""
@@ -59,7 +61,7 @@ class Collect:
         note: str = "",
     ) -> None:
         if every is not None and not BUCKET <= every <= LONGEST:
-            raise ConfigurationError(f"--every={every}: it must be 5m to 12h")
+            raise ConfigurationError(f"--every={every / _MINUTE:g}m: it must be 5m to 12h")
         self._store = store
         self._accounts = accounts
         self._every = every
@@ -76,17 +78,23 @@ class Collect:
         with _stoppable(), Reader(session) as reader:
             while True:
                 begun = time.monotonic()
-                code = self._round(reader)
+                code, said = self._round(reader)
                 if self._every is None:
+                    complain(said)
                     return code
-                time.sleep(max(0.0, begun + self._every.total_seconds() - time.monotonic()))
+                rest = max(0.0, begun + self._every.total_seconds() - time.monotonic())
+                now = datetime.now(UTC)
+                following = now + timedelta(seconds=rest)
+                complain(f"{now:%Y-%m-%d %H:%M:%S} UTC: {said}; next round at {following:%H:%M:%S}")
+                time.sleep(rest)
 
-    def _round(self, reader: Reader) -> int:
+    def _round(self, reader: Reader) -> tuple[int, str]:
+        """Collect once; return the exit code, and what there is to say of it."""
         over = timedelta()
         if self._every is not None:
             over = min(len(self._accounts) * _APART, self._every / 2)
         try:
-            with Progress(len(self._accounts)) as progress:
+            with Progress(len(self._accounts), then="loading") as progress:
                 self._store.load(
                     self._source(
                         append=not self._store.merges,
@@ -95,10 +103,11 @@ class Collect:
                         watch=partial(_show, progress),
                     )
                 )
-        except StoreFailed as error:
-            complain(str(error))
-            return FAILED
-        return FAILED if progress.failed else OK
+        except ConfigurationError:
+            raise
+        except MsgConvError as error:
+            return FAILED, str(error)
+        return FAILED if progress.failed else OK, f"{progress.summary()} into {self._store}"
 
 
 def _show(progress: Progress, batch: Batch) -> None:
@@ -121,7 +130,12 @@ def _stoppable() -> Iterator[None]:
     }
     try:
         yield
-    except KeyboardInterrupt as error:  # also what dlt makes of a signal while it loads
+    except (
+        KeyboardInterrupt,
+        asyncio.CancelledError,
+    ) as error:  # also what dlt makes of a signal while it loads
+        complain("stopped; the next run goes on from where the last round ended")
+        # Of either signal, dlt makes a KeyboardInterrupt while it loads.
         if getattr(error, "signal_code", None) == signal.SIGTERM:
             raise asyncio.CancelledError from None
         raise

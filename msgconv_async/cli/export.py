@@ -50,6 +50,7 @@ class Export:
                 answered = await self._ask(session, files, progress, still_open)
                 if answered:
                     files.commit()
+            complain(progress.summary())
         show.say_still_open(still_open)
         return OK if answered == len(self.accounts) else FAILED
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich import progress
@@ -20,24 +19,29 @@ class Progress:
     """Counts accounts done, and rows, and shows them with the pace and the time left.
 
     In a terminal that is a bar, which goes away at the end. Elsewhere a line is written every ten
-    seconds, as accounts are done. Either way a line at the end says what it came to, unless
-    something broke it off.
+    seconds, as accounts are done.
 
     Args:
         accounts: How many there are.
+        then: What is done once they all are, to be said meanwhile.
         clock: Tells seconds.
 
     Attributes:
         failed: How many of them failed.
     """
 
-    def __init__(self, accounts: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, accounts: int, *, then: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.failed = 0
         self._accounts = accounts
-        self._done = self._rows = self.failed = 0
+        self._then = then
+        self._done = self._rows = 0
         self._clock = clock
+        self._started = self._said = clock()
         console = Console(stderr=True)
         self._bar = progress.Progress(
-            progress.BarColumn(),
+            progress.BarColumn(complete_style="cyan", finished_style="green"),
             progress.TextColumn("{task.description}"),
             console=console,
             transient=True,
@@ -47,20 +51,11 @@ class Progress:
         self._task = self._bar.add_task(self._state(0), total=accounts)
 
     def __enter__(self) -> Self:
-        self._started = self._said = self._clock()
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        if kind is None:
-            seconds = self._clock() - self._started
-            complain(f"{self._counts()} in {show.duration(1000 * seconds)}")
 
     def done(self, accounts: int = 1, *, rows: int = 0, failed: int = 0) -> None:
         """Count accounts, and show how far it is now.
@@ -80,15 +75,21 @@ class Progress:
             self._said = now
             complain(state)
 
-    def _counts(self) -> str:
+    def summary(self) -> str:
+        """Say what it came to."""
+        took = show.duration(1000 * (self._clock() - self._started))
+        return f"{self._counts(self._done - self.failed)} in {took}"
+
+    def _counts(self, accounts: int) -> str:
         failed = f" ({self.failed:,} failed)" if self.failed else ""
-        return f"{self._done:,} of {self._accounts:,} accounts{failed}, {self._rows:,} rows"
+        of = f"{self._accounts:,} account{'' if self._accounts == 1 else 's'}"
+        return f"{accounts:,} of {of}{failed}, {self._rows:,} row{'' if self._rows == 1 else 's'}"
 
     def _state(self, seconds: float) -> str:
+        counts = self._counts(self._done)
+        if self._done == self._accounts and self._then:
+            return f"{counts}, {self._then}"
         if not (self._done and seconds):
-            return self._counts()
+            return counts
         left = seconds / self._done * (self._accounts - self._done)
-        return (
-            f"{self._counts()}, {self._done / seconds:.1f} accounts/s,"
-            f" {show.duration(1000 * left)} left"
-        )
+        return f"{counts}, {self._done / seconds:.1f} accounts/s, {show.duration(1000 * left)} left"

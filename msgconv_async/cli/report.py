@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from itertools import groupby
 from pathlib import Path
 
 from rich.columns import Columns
@@ -15,8 +14,9 @@ from rich.table import Table
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.output import Destination
+from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import Day, History, read, total
-from msgconv_async.export.store import Store, StoreFailed
+from msgconv_async.export.store import Store
 
 _CHARTS = 4
 """Of how many skills a terminal shows charts, the sums over all of them among these."""
@@ -106,12 +106,17 @@ def _table(dataset: str, history: History) -> Table:
         *("day", "skill", "resolved", "by agent", "consumer", "system", "average"),
         left=2,
     )
-    sums = {each.day: each for each in history.by_skill.get(None, ())}
-    for day, skills in groupby(history.days, lambda each: each.day):
-        for each in skills:
+    totals = {each.day: each for each in history.by_skill.get(None, ())}
+    skills: dict[date, list[Day]] = {}
+    for each in history.days:
+        if each.skill_id is not None:
+            skills.setdefault(each.day, []).append(each)
+    for day in sorted(totals.keys() | skills.keys()):
+        for each in skills.get(day, ()):
             table.add_row(*_cells(each, history))
-        if len(history.by_skill) > 1:
-            table.add_row(*_cells(sums[day], history), style="bold", end_section=True)
+        if day in totals:
+            style = "bold" if skills else None
+            table.add_row(*_cells(totals[day], history), style=style, end_section=bool(skills))
     return table
 
 

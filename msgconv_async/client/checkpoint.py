@@ -157,7 +157,7 @@ def advance(
     """
     closed = [each for each in intervals if each.complete]
     if not revise:
-        closed, settle = closed[: len(closed) - settle], 0
+        closed, settle = closed[: max(0, len(closed) - settle)], 0
     if not closed:
         return
     settled = closed[-1].end - settle * BUCKET

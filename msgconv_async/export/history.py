@@ -65,7 +65,7 @@ class Day(msgspec.Struct, frozen=True):
 
     Attributes:
         day: The day.
-        skill_id: The skill; None for all that is told of the day.
+        skill_id: The skill; None for the account, all skills and conversations without one.
         by_agent: Conversations that agents resolved.
         by_consumer: Conversations that consumers resolved.
         by_system: Conversations that the system resolved.
@@ -94,8 +94,8 @@ class History(msgspec.Struct, frozen=True, dict=True):
         accounts: The ids of the accounts it is of.
         first: The first day it is of.
         last: The last day it is of.
-        days: By day, and in each by skill; one a day, of no skill, where account totals were
-            collected and skills were not. A day of which nothing was collected has none.
+        days: By day, and in each by skill, last the account's totals; whichever of these were
+            collected.
         partial: Of each day that was not collected whole, for how many accounts that is so.
     """
 
@@ -112,15 +112,19 @@ class History(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def by_skill(self) -> dict[int | None, tuple[Day, ...]]:
-        """The days of each skill, by id; where there are several, first their sums as of None."""
+        """The days of each skill, by id; first the account's totals, as of None.
+
+        Where none were collected, these are sums over the skills, unless there is but one.
+        """
         found: dict[int | None, list[Day]] = {}
         for each in self.days:
             found.setdefault(each.skill_id, []).append(each)
+        totals = found.pop(None, [])
+        if not totals and len(found) > 1:
+            days = groupby(self.days, lambda each: each.day)
+            totals = [total(list(each), day) for day, each in days]
         skills = {id_: tuple(found[id_]) for id_ in sorted(found, key=lambda id_: id_ or 0)}
-        if len(skills) == 1:
-            return skills
-        days = groupby(self.days, lambda each: each.day)
-        return {None: tuple(total(list(each), day) for day, each in days), **skills}
+        return {None: tuple(totals), **skills} if totals else skills
 
 
 def total(days: Sequence[Day], day: date) -> Day:
@@ -160,8 +164,6 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
         first = last - min(days - 1, (last - first) // _DAY) * _DAY
     since = _midnight(first)
     accounts = sorted({account for account, (_, end) in spans if end > since})
-    skills = any(end > since for _, end in by_skill.values())
-    table, skill = (SKILL_METRICS, "skill_id") if skills else (ACCOUNT_METRICS, "NULL")
     coverage = _Coverage(
         by_skill,
         by_account,
@@ -184,8 +186,14 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
         first,
         last,
         tuple(
-            Day(_date(day), *(None if each is None else int(each) for each in figures))
-            for day, *figures in _select(dataset, _SUMS, table.name, since, skill)
+            sorted(
+                (
+                    Day(_date(day), *(None if each is None else int(each) for each in figures))
+                    for table, skill in ((SKILL_METRICS, "skill_id"), (ACCOUNT_METRICS, "NULL"))
+                    for day, *figures in _select(dataset, _SUMS, table.name, since, skill)
+                ),
+                key=lambda each: each.day,
+            )
         ),
         partial,
     )

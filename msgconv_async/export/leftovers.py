@@ -2,36 +2,47 @@
 
 A database needs none of this: what is merged again takes the place of what was there. Files can
 only be added, so those of half a load would make rows come twice. dlt names every file by its load,
-and lists a load in ``_dlt_loads`` once all of it is there: the files of any other are leftovers.
+loads one after the other, and lists each in ``_dlt_loads`` once all of it is there: files of a load
+after the last of these are leftovers.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 
+from msgconv_async.export.destination import StoreFailed
+
 _LOAD_ID = re.compile(r"\d{10}\.\d+")
 
 
 def remove_leftovers(client: Any, tables: Iterable[str]) -> None:
-    """Remove the files of loads that are not complete.
+    """Remove the files of loads that came after the last complete one.
 
     Args:
         client: dlt's client of a filesystem.
         tables: Whose files.
+
+    Raises:
+        StoreFailed: The list of complete loads was lost: nothing is removed.
     """
     loads, versions, states = "_dlt_loads", "_dlt_version", "_dlt_pipeline_state"
     for table in (loads, versions):
         _remove_if_empty(client, _files(client, table)[-1:])
-    complete = {_load_id(each) for each in _files(client, loads)}
-    for table in (*tables, states):
-        for path in _files(client, table):
-            if _load_id(path) not in complete | {None}:
-                client.fs_client.rm_file(path)
+    found = [(id_, path) for table in (*tables, states) for id_, path in _loaded(client, table)]
+    last = max((id_ for id_, _ in _loaded(client, loads)), default="")
+    if not last and len({id_ for id_, _ in found}) > 1:
+        raise StoreFailed(
+            f"{client.dataset_path} holds files of several loads but no {loads}, which lists those"
+            " that are whole: bring it back, or begin another dataset"
+        )
+    for id_, path in found:
+        if id_ > last:
+            client.fs_client.rm_file(path)
 
 
 def _files(client: Any, table: str) -> list[str]:
@@ -48,6 +59,8 @@ def _remove_if_empty(client: Any, paths: list[str]) -> None:
             client.fs_client.rm_file(path)
 
 
-def _load_id(path: str) -> str | None:
-    found = _LOAD_ID.search(PurePath(path).name)
-    return found and found.group()
+def _loaded(client: Any, table: str) -> Iterator[tuple[str, str]]:
+    """Yield a table's files, each with the load that it is of."""
+    for path in _files(client, table):
+        if load := _LOAD_ID.search(PurePath(path).name):
+            yield load.group(), path

@@ -4,9 +4,9 @@ What makes it exactly once, whatever is killed in between:
 
 1. Where each account stands is part of the pipeline's state, which dlt stores at the destination
    when all rows are there. A run that dies before leaves it as it was, and the next asks again.
-2. Tables merge by their keys: rows that were loaded before, by half a run for example, or that the
-   service revised, are replaced. Where a destination can only append, what half a run left is
-   removed, and a bucket waits until it has settled.
+2. Tables merge by account and interval: rows of a bucket that were loaded before, by half a run for
+   example, or that the service revised, are replaced by those that it has now. Where a destination
+   can only append, what half a run left is removed, and a bucket waits until it has settled.
 3. What the API no longer reaches is a row of ``collection_gaps``.
 
 See https://dlthub.com/docs/general-usage/state and, for merging,
@@ -32,6 +32,7 @@ from msgconv_async.client.account import Account
 from msgconv_async.client.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
 from msgconv_async.client.follow import SETTLE, Following
 from msgconv_async.client.session import ConversationSession
+from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
 from msgconv_async.export.rows import TABLES
 from msgconv_async.protocol.query import ConversationQuery, Ids
@@ -49,7 +50,12 @@ _GAP_SCHEMA = pa.schema(
         pa.field("gap_end", _TIME, nullable=False),
     ]
 )
-_KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
+KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
+"""What identifies a row, by table."""
+
+_ALIKE = 2
+"""How many columns of a key are replaced together: all rows of a bucket, since one that the service
+revised may have lost some."""
 
 
 def _with_time(schema: pa.Schema) -> pa.Schema:
@@ -66,7 +72,7 @@ _BATCH = 288
 _PATIENCE = 0.5
 """Seconds after which a batch that is not full is handed on, so that progress can be seen."""
 
-_STATE = "checkpoint"
+_STATE, _SELECTION = "checkpoint", "selection"
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -157,7 +163,8 @@ def conversation_metrics(
     (``account_id``, ``gap_start``, ``gap_end``) that were not read while the API reached them.
 
     An account's first run begins as far back as the API reaches. Failures and gaps are logged as
-    warnings. An account that fails does not fail the run: the next one catches up.
+    warnings. An account that fails does not fail the run: the next one catches up. A bucket with a
+    number that fits into no database is a gap.
 
     Args:
         accounts: Each of them once.
@@ -185,6 +192,13 @@ def conversation_metrics(
     def read() -> Iterator[dict[str, pa.Table]]:
         state = dlt.current.source_state()
         stored = state.get(_STATE)
+        selection = {"skills": _written(skills), "agents": _written(agents)}
+        if state.setdefault(_SELECTION, selection) != selection:
+            _LOG.warning(
+                "skills and agents are told apart otherwise from now on; what was collected before"
+                " stays as it is"
+            )
+            state[_SELECTION] = selection
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
         turns = 0
@@ -215,7 +229,7 @@ def conversation_metrics(
     @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
     def source() -> list[DltResource]:
         batches = dlt.resource(read, name="batches", selected=False)
-        return [batches, *(_resource(name, batches, append=append) for name in _KEYS)]
+        return [batches, *(_resource(name, batches, append=append) for name in KEYS)]
 
     return source()
 
@@ -232,10 +246,30 @@ def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
                 _LOG.warning("%s", item)
             case Failure(_, error):
                 _LOG.warning("%s", error)
+    try:
+        tables = to_tables(buckets)
+    except UnexpectedResponse:
+        fit = []
+        for account_id, interval in buckets:
+            try:
+                to_tables([(account_id, interval)])
+            except UnexpectedResponse as error:  # no database could hold it: others are to go on
+                gaps.append((account_id, interval.start, interval.end))
+                _LOG.warning("%s; %s is left out", error, f"{interval.end:%Y-%m-%d %H:%M} UTC")
+            else:
+                fit.append((account_id, interval))
+        tables = to_tables(fit)
     columns = zip(*gaps, strict=True) if gaps else [()] * len(_GAP_SCHEMA)
     arrays = [pa.array(*each) for each in zip(columns, _GAP_SCHEMA.types, strict=True)]
-    tables = {name: table.cast(_SCHEMAS[name]) for name, table in to_tables(buckets).items()}
-    return tables | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
+    return {
+        **{name: table.cast(_SCHEMAS[name]) for name, table in tables.items()},
+        GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA),
+    }
+
+
+def _written(ids: Ids | None) -> str | None:
+    """Write ids for a comparison."""
+    return None if ids is None else str(ids)
 
 
 def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
@@ -248,6 +282,6 @@ def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
         pick,
         data_from=batches,
         name=name,
-        primary_key=_KEYS[name],
+        merge_key=KEYS[name][:_ALIKE],
         write_disposition="append" if append else "merge",
     )

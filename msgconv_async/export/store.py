@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
 
 import dlt
-from dlt.common.configuration.exceptions import ConfigFieldMissingException, ConfigurationException
+from dlt.common.configuration.exceptions import ConfigFieldMissingException, InvalidNativeValue
+from dlt.common.configuration.specs import CredentialsConfiguration
 from dlt.common.destination import TLoaderFileFormat
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.exceptions import DltException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.destinations.sql_client import SqlClientBase
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
 from msgconv_async.errors import ConfigurationError, MsgConvError
-from msgconv_async.export.destination import Destination, elsewhere
+from msgconv_async.export.destination import Destination, StoreFailed, StoreInUse, elsewhere
 from msgconv_async.export.leftovers import remove_leftovers
+from msgconv_async.export.pipeline import KEYS
 
 DATASET = "conversations"
 """The dataset (a database's schema, or a folder) where no other is named."""
@@ -31,16 +39,13 @@ PIPELINE = "msgconv"
 
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
+_USER_INFO = re.compile(r"//[^/@]*@")
+
+_STATES = 10
+"""Of where collecting stood, so many are kept in a database; one is in force."""
+
 _FILE_FORMATS: dict[str, TLoaderFileFormat] = {"filesystem": "parquet", "postgres": "csv"}
 """What to load with where dlt's own choice is slower, or lacks types."""
-
-
-class StoreFailed(MsgConvError):
-    """The destination could not be read or written."""
-
-
-class StoreInUse(StoreFailed):
-    """Another collector is at work on the dataset."""
 
 
 class Store:
@@ -62,19 +67,12 @@ class Store:
             )
         self.destination = destination
         self.dataset = dataset
-        name = destination.destination_name
-        self._access = dlt.dataset(destination, dataset, schema=dlt.Schema(PIPELINE))
-        try:
-            config = self._access.destination_client.config
-        except ConfigFieldMissingException as error:
-            missing = [each for each in error.fields if each != "local_dir"]
-            raise ConfigurationError(
-                f"destination {name!r} needs {' and '.join(missing)}: {elsewhere(name, missing[0])}"
-            ) from None
-        except (ConfigurationException, ValueError) as error:
-            raise ConfigurationError(f"destination {name!r}: {_first_line(error)}") from None
+        config = self._config()
         self._type = config.destination_type
-        self._where = str(config.data_location())
+        self._secrets = tuple(_secrets(config.credentials))
+        self._where = _USER_INFO.sub("//", str(config.data_location()))
+        if self._type == "postgres":
+            _check_address(config.credentials)
         digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
         self._state_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
         if self._type == "duckdb" and Path(self._where).stem == dataset:
@@ -82,6 +80,29 @@ class Store:
                 f"dataset {dataset!r}: DuckDB cannot tell it from its file {self._where}: give one"
                 " of them another name"
             )
+
+    def _client(self) -> Any:
+        """Return dlt's client of the destination, with a connection of its own."""
+        dataset = dlt.dataset(self.destination, self.dataset, schema=dlt.Schema(PIPELINE))
+        return dataset.destination_client
+
+    def _config(self) -> Any:
+        """Return what dlt made of its configuration, the environment and what it was told."""
+        name = self.destination.destination_name
+        try:
+            return self._client().config
+        except ConfigFieldMissingException as error:
+            missing = [each for each in error.fields if each != "local_dir"]
+            raise ConfigurationError(
+                f"destination {name!r} needs {' and '.join(missing)}: {elsewhere(name, missing[0])}"
+            ) from None
+        except InvalidNativeValue:
+            raise ConfigurationError(
+                f"destination {name!r}: dlt cannot read its credentials:"
+                f" {elsewhere(name, 'credentials')}"
+            ) from None
+        except (DltException, ValueError, OSError) as error:
+            raise ConfigurationError(f"destination {name!r}: {_first_line(error)}") from None
 
     def __str__(self) -> str:
         return f"{self._type} {self._where}, dataset {self.dataset}"
@@ -96,14 +117,19 @@ class Store:
         return bool(strategies)
 
     @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[Callable[[], None]]:
         """Keep other collectors off: of two that load at once, one would undo what the other does.
 
         A file, kept beside the data where those are files, and PostgreSQL's own lock reach every
         collector there; elsewhere only those of this machine are kept off.
 
+        Yields:
+            What checks that it is still so, for a connection may have broken: it raises
+            `StoreFailed` otherwise.
+
         Raises:
             StoreInUse: Another is at work.
+            StoreFailed: That cannot be known.
         """
         paths = [self._state_dir / "lock"]
         if (where := Path(self._where)).is_absolute():
@@ -115,28 +141,42 @@ class Store:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     held.enter_context(FileLock(path, blocking=False))
                 except Timeout:
-                    raise StoreInUse(f"another collector is at work on {self}") from None
+                    if path.exists():
+                        raise StoreInUse(f"another collector is at work on {self}") from None
+                    raise StoreFailed(
+                        f"cannot lock {self}: no file can be made in {path.parent}"
+                    ) from None
                 except OSError as error:
                     raise StoreFailed(f"cannot lock {self}: {error}") from None
             if self._type == "postgres":
-                held.enter_context(self._advisory_lock())
-            yield
+                yield held.enter_context(self._advisory_lock())
+            else:
+                yield lambda: None
 
     @contextmanager
-    def _advisory_lock(self) -> Iterator[None]:
+    def _advisory_lock(self) -> Iterator[Callable[[], None]]:
         """See https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS."""
         key = int.from_bytes(blake2b(self.dataset.encode(), digest_size=8).digest(), signed=True)
-        client = self._access.sql_client
+        client = self._client().sql_client
         with ExitStack() as connection:
             try:
                 client.open_connection()
                 connection.callback(client.close_connection)
                 rows = client.execute_sql("SELECT pg_try_advisory_lock(%s)", key)
             except Exception as error:  # noqa: BLE001 - the database driver's own
-                raise StoreFailed(f"{self} cannot be used: {_first_line(error)}") from None
+                raise self._failed(error) from None
             if rows != [(True,)]:
                 raise StoreInUse(f"another collector is at work on {self}")
-            yield
+            session = client.native_connection
+            yield lambda: self._check_held(session)
+
+    def _check_held(self, session: Any) -> None:
+        """The lock is held for as long as its connection is: dlt would open another in silence."""
+        try:
+            with session.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except Exception as error:  # noqa: BLE001 - the database driver's own
+            raise self._failed(error) from None
 
     def load(self, source: DltSource) -> None:
         """Load all that the source yields, or nothing.
@@ -149,22 +189,71 @@ class Store:
             StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
-        with self.exclusive(), self._failing():
+        with self.exclusive() as check_held, self._failing():
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
-            if self._type == "filesystem":
-                remove_leftovers(self._access.destination_client, source.resources)
-            pipeline = dlt.pipeline(
-                PIPELINE,
-                pipelines_dir=str(self._state_dir),
-                destination=self.destination,
-                dataset_name=self.dataset,
-            )
-            file_format = _FILE_FORMATS.get(self._type)  # None leaves it to dlt
-            pipeline.run(source, loader_file_format=file_format)  # type: ignore[arg-type]
-            if self._type == "postgres":
+            with self._without_leftovers(source.resources):
+                self._check_clock()
+                pipeline = dlt.pipeline(
+                    PIPELINE,
+                    pipelines_dir=str(self._state_dir),
+                    destination=self.destination,
+                    dataset_name=self.dataset,
+                )
+                pipeline.sync_destination()
+                file_format = _FILE_FORMATS.get(self._type)  # None leaves it to dlt
+                pipeline.extract(source, loader_file_format=file_format)
+                pipeline.normalize()
+                check_held()
+                pipeline.load()
+            if self._type != "filesystem":
                 with pipeline.sql_client() as client:
-                    for statement in _unique_indexes(pipeline.default_schema):
+                    for statement in self._upkeep(pipeline, client):
                         client.execute_sql(statement)
+
+    def _check_clock(self) -> None:
+        """See that this load will be the newest, by which dlt knows the state that is in force.
+
+        Raises:
+            StoreFailed: This machine's clock is behind that of the last load.
+        """
+        client = self._client()
+        last = None
+        if hasattr(client, "get_stored_state"):
+            with suppress(DestinationUndefinedEntity), client:
+                last = client.get_stored_state(PIPELINE)
+        newest = None if last is None else last.as_doc().get("_dlt_load_id")
+        behind = float(newest or 0) - time.time()
+        if behind >= 0:
+            raise StoreFailed(
+                f"this machine's clock is {timedelta(seconds=int(behind) + 1)} behind that of the"
+                f" last load into {self}: set it right"
+            )
+
+    @contextmanager
+    def _without_leftovers(self, tables: Iterable[str]) -> Iterator[None]:
+        """Remove what a load that was cut short left among plain files, also if this is one."""
+        client = self._client()
+        if self._type != "filesystem":
+            yield
+            return
+        remove_leftovers(client, tables)
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError, MsgConvError):
+                remove_leftovers(client, tables)
+            raise
+
+    def _upkeep(self, pipeline: dlt.Pipeline, client: SqlClientBase[Any]) -> Iterator[str]:
+        """Yield statements that keep a database in order."""
+        states = client.make_qualified_table_name("_dlt_pipeline_state")
+        oldest = pipeline.state["_state_version"] - _STATES
+        yield f"DELETE FROM {states} WHERE pipeline_name = '{PIPELINE}' AND version < {oldest}"  # noqa: S608
+        if self._type == "postgres":
+            # It is to hold the keys itself, and to find a row among many.
+            for name, key in KEYS.items():
+                columns = ", ".join(key)
+                yield f"CREATE UNIQUE INDEX IF NOT EXISTS {name}_key ON {name} ({columns})"
 
     @contextmanager
     def reading(self) -> Iterator[dlt.Dataset]:
@@ -190,7 +279,7 @@ class Store:
             raise
         except Exception as error:  # noqa: BLE001 - each database has errors of its own
             *_, cause = _causes(error)
-            raise StoreFailed(f"{self} cannot be used: {_first_line(cause)}") from None
+            raise self._failed(cause) from None
         raise ConfigurationError(f"there is no {self}: nothing was collected")
 
     @contextmanager
@@ -204,18 +293,52 @@ class Store:
                 # What the source raised, or Ctrl-C: dlt packs them in.
                 if isinstance(cause, MsgConvError | KeyboardInterrupt):
                     raise cause from None
+            cause = causes[-1]
+            if isinstance(cause, OSError) and str(self._state_dir) in str(cause.filename):
+                raise StoreFailed(f"cannot write to {self._state_dir}: {cause.strerror}") from None
             if isinstance(error, PipelineStepFailed) and error.step == "extract":
+                if isinstance(cause, OSError):
+                    raise StoreFailed(
+                        f"cannot write to {self._state_dir}: {_first_line(cause)}"
+                    ) from None
                 raise  # no fault of the destination's
-            raise StoreFailed(f"{self} cannot be used: {_first_line(causes[-1])}") from None
+            raise self._failed(cause) from None
+
+    def _failed(self, error: BaseException) -> StoreFailed:
+        """Return the error that says so, with no secret in it."""
+        reason = _first_line(error)
+        for secret in self._secrets:
+            reason = reason.replace(secret, "...")
+        if "Could not set lock on file" in reason:
+            program = re.search(r"\(PID \d+\)", reason)
+            where = f" {program.group()}" if program else ""
+            reason = f"it is open in another program{where}"
+        return StoreFailed(f"{self} cannot be used: {reason}")
 
 
-def _unique_indexes(schema: dlt.Schema) -> Iterator[str]:
-    """Yield what makes PostgreSQL hold the keys itself, and find a row among many."""
-    for table in schema.data_tables():
-        columns = table["columns"].items()
-        key = ", ".join(f'"{name}"' for name, column in columns if column.get("primary_key"))
-        name = table["name"]
-        yield f'CREATE UNIQUE INDEX IF NOT EXISTS "{name}_key" ON "{name}" ({key})'
+def _secrets(credentials: Any) -> Iterator[str]:
+    """Yield what no error may show, longest first."""
+    if not isinstance(credentials, CredentialsConfiguration):
+        return
+    with suppress(Exception):  # it may not be complete
+        yield str(credentials.to_native_representation())
+    for name in ("password", "aws_secret_access_key", "private_key", "token"):
+        if value := getattr(credentials, name, None):
+            yield from {str(value), quote(str(value), safe=""), quote_plus(str(value))}
+
+
+def _check_address(credentials: Any) -> None:
+    """See that an address of PostgreSQL was read as it was meant: what is left over may be secret.
+
+    Raises:
+        ConfigurationError: It was not.
+    """
+    if credentials.drivername != "postgresql" or "@" in (credentials.host or ""):
+        raise ConfigurationError(
+            "destination 'postgres': its credentials must look like"
+            " postgresql://user:password@host/database, with what is not a letter or digit of the"
+            " password written as %40 for @ and so on"
+        )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

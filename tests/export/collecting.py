@@ -90,6 +90,11 @@ class World:
         """Let conversations come late."""
         self.portal.call(self.sandbox.add, *conversations)
 
+    def replace(self, old: Conversation, new: Conversation) -> None:
+        """Let a conversation that was added become another."""
+        self.sandbox._added[old.account].remove(old)
+        self.add(new)
+
     def fail(self, failing: Iterable[bool]) -> None:
         """Fail the metrics requests for which this says so, in their order; then no more."""
         self._failing = iter(failing)

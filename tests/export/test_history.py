@@ -13,9 +13,9 @@ from dlt.destinations import duckdb
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from msgconv_async import ConfigurationError, MsgConvError
-from msgconv_async.export.destination import Destination, destination
+from msgconv_async.export.destination import Destination, StoreFailed, destination
 from msgconv_async.export.history import Day, History, read
-from msgconv_async.export.store import Store, StoreFailed
+from msgconv_async.export.store import Store
 from tests.export.collected import at, gap, quiet, row, store
 
 SKILLS = [
@@ -165,7 +165,18 @@ def test_account_totals_tell_of_days_that_are_quiet_in_all_skills(tmp_path: Path
     skill = row("1", at(2, 8), (1, 0, 0), skill_id=4)
     history = totals(tmp_path, *quiet("1", 2), *quiet("1", 3), skills=[skill])
     assert ({}, SECOND, THIRD) == (history.partial, history.first, history.last)
-    assert [SECOND] == [each.day for each in history.days]
+    assert [(SECOND, 4), (SECOND, None), (THIRD, None)] == [
+        (each.day, each.skill_id) for each in history.days
+    ]
+    assert {None, 4} == set(history.by_skill)
+
+
+def test_an_accounts_totals_are_more_than_the_sums_over_its_skills(tmp_path: Path) -> None:
+    """Where skills were collected of a part only, all is not what they come to."""
+    skill = row("1", at(2, 8), (1, 0, 0), skill_id=4)
+    account = row("1", at(2, 8), (5, 2, 1))
+    history = totals(tmp_path, account, skills=[skill])
+    assert (8, 1) == tuple(history.by_skill[each][0].total for each in (None, 4))
 
 
 def test_totals_are_reported_of_days_in_which_no_skills_were_collected(tmp_path: Path) -> None:

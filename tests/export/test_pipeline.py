@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dlt
+import msgspec
 import pytest
 
 from msgconv_async.errors import ConfigurationError, InvalidQuery
@@ -71,6 +72,47 @@ def test_a_bucket_that_changed_takes_the_place_of_what_it_was(world: World, file
     found.pop("collection_gaps")
     assert world.truth(EDGE - DAY, EDGE + BUCKET) == found
     assert (late.account, EDGE, 888, 999) in found["skill_agent_metrics"]
+
+
+def test_what_a_bucket_no_longer_has_goes(world: World, file: Path) -> None:
+    """Its conversation was moved to another skill: it is not to count for both."""
+    start = EDGE - BUCKET
+    moved = Conversation(world.ids[0], start, 7, "CCP", 1, skill=888)
+    world.add(moved)
+    collect(world, file)
+    assert (moved.account, EDGE, 888) in in_duckdb(file)["skill_metrics"]
+
+    world.replace(moved, msgspec.structs.replace(moved, skill=999))
+    world.advance(BUCKET)
+    collect(world, file)
+    found = in_duckdb(file)
+    found.pop("collection_gaps")
+    assert world.truth(EDGE - DAY, EDGE + BUCKET) == found
+    assert (moved.account, EDGE, 999) in found["skill_metrics"]
+
+
+def test_a_number_that_fits_nowhere_is_a_gap_and_stops_nobody(
+    world: World, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of whom and when."""
+    start = EDGE - 2 * BUCKET
+    world.add(Conversation(world.ids[1], start, 7, "CCP", 10**19))
+    with caplog.at_level(logging.WARNING, "msgconv_async"):
+        collect(world, file)
+    found = in_duckdb(file)
+    assert {(world.ids[1], start): ()} == found["collection_gaps"]
+    assert 3 * 288 - 1 == len(found["account_metrics"])
+    assert f"account {world.ids[1]}: " in caplog.text
+    assert "2026-03-04 11:55 UTC is left out" in caplog.text
+
+
+def test_another_selection_is_told_of(
+    world: World, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: what was collected is not read again."""
+    for skills in (None, None, "all", "all"):
+        collect(world, file, skills=skills, agents=None)
+    assert 1 == caplog.text.count("skills and agents are told apart otherwise from now on")
 
 
 def test_an_outage_longer_than_the_api_remembers_is_a_gap(
@@ -157,8 +199,8 @@ def test_any_pipeline_can_load_it(world: World, tmp_path: Path) -> None:
     assert {"skill_metrics"} == set(pipeline.default_schema.data_table_names())
     table = pipeline.default_schema.get_table("skill_metrics")
     assert "merge" == table["write_disposition"]
-    keys = [name for name, column in table["columns"].items() if column.get("primary_key")]
-    assert ["account_id", "interval_end", "skill_id"] == keys
+    keys = [name for name, column in table["columns"].items() if column.get("merge_key")]
+    assert ["account_id", "interval_end"] == keys
 
 
 def test_a_mistake_in_what_is_asked_shows_at_once(world: World) -> None:

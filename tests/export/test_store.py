@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import time
 from contextlib import closing
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -13,9 +16,9 @@ import pytest
 from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.destination import destination
+from msgconv_async.export.destination import StoreFailed, StoreInUse, destination
 from msgconv_async.export.pipeline import Reader, conversation_metrics
-from msgconv_async.export.store import Store, StoreFailed, StoreInUse
+from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor
 from tests.export.collecting import DAY, NOON, World, in_parquet, in_postgres
 
@@ -44,8 +47,10 @@ def where(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nosuch", "destination 'nosuch': dlt has none of that name"),
+        ("nosuch", "destination 'nosuch': dlt has none of that name, try"),
         ("postgres:postgresql://me:hush@host/db", "destination 'postgres' takes no location"),
+        ("postgresql://x", "dlt has none of that name, did you mean postgres?"),
+        ("duckdb::memory:", "nothing that is kept in memory is kept"),
         ("postgres", "destination 'postgres' needs credentials: .*POSTGRES__CREDENTIALS"),
         ("filesystem", "destination 'filesystem' needs bucket_url: .*FILESYSTEM__BUCKET_URL"),
         ("filesystem:nosuch://x", "destination 'filesystem': Protocol not known: nosuch"),
@@ -129,13 +134,26 @@ def test_postgresql_holds_the_keys_itself(
 # ---------------------------------------------------------------- files of half a load
 
 
+@pytest.fixture
+def lake(world: World, tmp_path: Path) -> Path:
+    """Return a folder that a load has been written to."""
+    collect(world, Store(destination(f"filesystem:{tmp_path / 'lake'}")))
+    return tmp_path / "lake" / "conversations"
+
+
+def check(world: World, lake: Path, end: datetime) -> None:
+    """See that the files hold every bucket up to then, once."""
+    found = in_parquet(lake)
+    found.pop("collection_gaps")
+    assert world.truth(EDGE - DAY, end) == found
+
+
 @pytest.mark.parametrize("step", ["_store_current_state", "_store_load"])
-def test_files_of_a_load_that_was_cut_short_are_removed(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+def test_files_of_a_load_that_fails_are_removed(
+    world: World, lake: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Their rows come again: before the state was stored, or after, when dlt would go by it."""
-    store = Store(destination(f"filesystem:{tmp_path / 'lake'}"))
-    collect(world, store)
+    """At once: before the state was stored, or after, when dlt would go by it."""
+    store = Store(destination(f"filesystem:{lake.parent}"))
     world.advance(4 * BUCKET)
 
     def cut(*_: Any) -> None:
@@ -145,15 +163,118 @@ def test_files_of_a_load_that_was_cut_short_are_removed(
         patch.setattr(FilesystemClient, step, cut)
         with pytest.raises(StoreFailed, match="cut short"):
             collect(world, store)
-    files = tmp_path / "lake" / "conversations"
-    assert 2 == len(list((files / "account_metrics").iterdir()))
-    next((files / "_dlt_loads").iterdir()).with_name("msgconv__1999999999.9.jsonl").touch()
+    check(world, lake, EDGE - 3 * BUCKET)
+    collect(world, store)
+    check(world, lake, EDGE + BUCKET)
+
+
+def test_files_of_a_load_that_was_killed_are_removed_by_the_next(world: World, lake: Path) -> None:
+    """Rows, the state that came with them, and what was opened and never written."""
+    later = f"{time.time() - 0.001:.6f}"
+    [rows] = (lake / "account_metrics").iterdir()
+    shutil.copy(rows, rows.with_name(f"{later}.half.parquet"))
+    [state] = (lake / "_dlt_pipeline_state").iterdir()
+    shutil.copy(state, state.with_name(f"msgconv__{later}__ab.jsonl"))
+    (lake / "_dlt_loads" / f"msgconv__{later}.jsonl").touch()
+    world.advance(4 * BUCKET)
+    collect(world, Store(destination(f"filesystem:{lake.parent}")))
+    check(world, lake, EDGE + BUCKET)
+
+
+def test_nothing_is_removed_when_it_is_not_known_what_is_whole(world: World, lake: Path) -> None:
+    """As after a copy by something that leaves out what begins with an underscore."""
+    store = Store(destination(f"filesystem:{lake.parent}"))
+    world.advance(4 * BUCKET)
+    collect(world, store)
+    shutil.rmtree(lake / "_dlt_loads")
+    with pytest.raises(StoreFailed, match="no _dlt_loads, which lists those that are whole"):
+        collect(world, store)
+    check(world, lake, EDGE + BUCKET)
+
+
+# ---------------------------------------------------------------- what would be lost in silence
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres", "filesystem"])
+def test_a_clock_that_is_behind_the_last_load_is_told_of(
+    world: World, tmp_path: Path, request: pytest.FixtureRequest, kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """For dlt goes by it: what is loaded now would not count as newer."""
+    store = Store(destination(where(kind, tmp_path, request)))
+    collect(world, store)
+    now = time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr("msgconv_async.export.store.time.time", lambda: now - 3600)
+        with pytest.raises(StoreFailed, match=r"this machine's clock is (1:00:0|0:59:5)\d behind"):
+            collect(world, store)
     collect(world, store)
 
-    found = in_parquet(files)
-    found.pop("collection_gaps")
-    assert world.truth(EDGE - DAY, EDGE + BUCKET) == found
-    assert 2 == len(list((files / "account_metrics").iterdir()))
+
+def test_a_lock_that_broke_is_noticed_before_anything_is_loaded(
+    world: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL gives it up with its connection, and somebody else may have it by now."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
+    store = Store(destination("postgres"))
+
+    def cut(_: object) -> None:
+        with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            )
+
+    with Reader(world.session) as reader:
+        source = conversation_metrics(world.accounts, reader=reader, watch=cut)
+        with pytest.raises(StoreFailed, match=r"terminat|closed"):
+            store.load(source)
+    collect(world, store)
+    assert 3 * 288 == len(in_postgres(database)["account_metrics"])
+
+
+def test_of_where_collecting_stood_a_few_are_kept(
+    world: World, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 288 a day."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
+    monkeypatch.setattr("msgconv_async.export.store._STATES", 2)
+    for _ in range(5):
+        collect(world, Store(destination("postgres")))
+        world.advance(BUCKET)
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM conversations._dlt_pipeline_state")
+        assert [(3,)] == cursor.fetchall()
+    assert 3 * 292 == len(in_postgres(database)["account_metrics"])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgressql://me:hush@127.0.0.1:9/db",
+        "postgresql+psycopg2://me:hush@127.0.0.1:9/db",
+        "postgresql://me:pa@hush@127.0.0.1:9/db",
+        "postgresql://me:pa%40hush@127.0.0.1:9/db?sslmode=hush",
+        "hush",
+    ],
+)
+def test_no_error_shows_a_password(
+    world: World, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """However wrong the address is."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
+    with pytest.raises((ConfigurationError, StoreFailed)) as failed:
+        collect(world, Store(destination("postgres")))
+    assert "pa@hush" not in str(failed.value)
+    assert "hush@" not in str(failed.value)
+    assert ":hush" not in str(failed.value)
+    assert "\n" not in str(failed.value)
+
+
+def test_a_place_shows_no_user() -> None:
+    """It may hold a password."""
+    with pytest.raises(ConfigurationError, match="may hold no user or password"):
+        destination("filesystem:https://me:hush@host/lake")
+    assert "filesystem" == destination("filesystem:file:///tmp/a@b").destination_name
 
 
 # ---------------------------------------------------------------- dlt reports to nobody
