@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,9 +20,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from msgconv_async import Checkpoint
 from msgconv_async.cli.app import app
-from msgconv_async.sandbox import Sandbox
+from msgconv_async.sandbox import Clock, Sandbox
 
 README = Path(__file__).parents[1] / "README.md"
+NOON = datetime(2026, 3, 4, 12, 2, tzinfo=UTC)
+"""At night, an hour may pass without a conversation in some skill."""
 PROGRAMS = dict(
     re.findall(
         r"^## ([^\n]*)\n(?:(?!^## ).)*?^```python\n(.*?)^```",
@@ -33,7 +36,7 @@ PROGRAMS = dict(
 
 @pytest.fixture
 async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
-    async with Sandbox(accounts=3, seed=1) as sandbox:
+    async with Sandbox(accounts=3, seed=1, clock=Clock(NOON)) as sandbox:
         monkeypatch.setenv("MSGCONV_BASE_URL", sandbox.url)
         yield sandbox
 
