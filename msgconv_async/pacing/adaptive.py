@@ -6,7 +6,7 @@ a microsecond or two a request. It learns from 2xx and 429; errors and latency s
 The rules:
 
 1. Two knobs: `rate` (starts per second) and `concurrency` (requests in flight). One is steered, at
-   first the rate; slots not steered stay at the most lately used, a rate at twice what is used.
+   first the rate; the other is kept loose, and grows whenever it holds a request all the same.
 2. Cold start: each answer to a request that had to wait raises what held it, the rate twofold and
    the concurrency threefold a round trip; never far beyond what is used.
 3. A refusal marks the ceiling. In flight it is exact: n refused, so n - 1. For a rate: at each
@@ -14,14 +14,15 @@ The rules:
 4. Below the ceiling a rest, above it a probe, on one cubic curve: ceiling + r * (x - 1)^3, where
    x counts the answers since the refusal in rests. The reach r grows with the square root of the
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
-5. Every probe costs a refusal, so a rest is at least 40 answers, and longer the longer the ceiling
-   has stood; but not below one that stood before, because limits that fell tend to return.
+5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
+   a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
+   because limits that fell tend to return.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
 8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for half the
    time that the refusals have lasted. From the end of one such outage to the end of the next,
-   accepted / elapsed is the rate, however long the server's window.
+   accepted / elapsed is the rate, however long the server's window; and a rest is as long.
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
 Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 6585.
@@ -36,23 +37,22 @@ Knob = Literal["rate", "concurrency"]
 """What can hold a request back: starts per second, or requests in flight."""
 
 START_RATE: Final = 10.0  # starts per second when cold: few enough to offend nobody
-START_SLOTS: Final = 4  # requests in flight when cold
-LOOSE: Final = 2.0  # a rate not steered stays at this many times what is used: it must not bind
-CREEP: Final = 0.3  # of a slot for each answer that slots not steered held: three such, one more
+START_SLOTS: Final = 16  # requests in flight when cold: answers of 1.5 s leave START_RATE its say
+GENTLE: Final = 4  # requests in flight: with fewer, an answer raises by no more than with so many
+LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
 REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
 REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
-SHARED_SECONDS: Final = 5.0  # a rest where others share the limit: one for all, to gain alike
-CALM: Final = 1 / 8  # a ceiling that stood for s seconds rests s / 8
+SHARED_SECONDS: Final = 6.0  # a rest where others share the limit: one for all, to gain alike
+CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be found some time
 REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
-MOVED: Final = 0.25  # a ceiling is another one when it differs by more than this share
+MOVED: Final = 0.4  # a ceiling is another one when it differs by more than this share
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 64  # starts that a refused one is compared with; up to twice as many are kept
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-LONG: Final = 1.0  # seconds: an outage longer than this is tried only now and then
-SURE: Final = 2.0  # most that the belief in a knob can be: two or three refusals turn it
+LONG: Final = 1.0  # seconds: an outage longer than this is tried one start at a time
+SURE: Final = 3.0  # most that the belief in a knob can be: two or three refusals turn it
 OWN: Final = 0.15  # a pace that our own probe raised counts as no rarer than this
-RARE: Final = 0.03  # no start is rarer than this, for 64 tell no more
 
 
 class Start:
@@ -104,11 +104,10 @@ class AdaptiveLimit:
         self._reach = 0.0
         self._x = 0.0
         self._step = 0.0
-        self._rest = REST
-        self._tested = False  # the ceiling was found twice in the same place
-        self._stood: dict[Knob, float] = {}  # the highest ceiling that was
-        self._moved_at = 0.0
-        self._window_rest = 0.0  # least rest, in answers, once a long window was met
+        self._place = 0.0  # where a probe, or a move, last found it
+        self._calm = 0.5  # rests grow by this: 1.0 once it is found twice in the same place
+        self._stood: dict[Knob, float] = {"rate": 0.0, "concurrency": 0.0}  # the highest that did
+        self._window = 0.0  # seconds: least rest, once a long window was met
         # The last starts, and the moment from which accepted / elapsed counts.
         self._seq = 0
         self._recent: list[Start] = []  # the last 64 to 128, in order
@@ -145,7 +144,6 @@ class AdaptiveLimit:
         self._seq = seq = self._seq + 1
         if seq == 1:
             self._mark = (0, now, 0)
-            self._moved_at = now
         start = Start(now, seq, in_flight, held)
         recent = self._recent
         if held is None and not self._run and recent and recent[-1].held is None:
@@ -171,12 +169,11 @@ class AdaptiveLimit:
             oldest = min(self._recent[0].seq + FEW, self._seq)
             used = self._pace(max(start.seq, oldest))
             if not used or self.rate - START_RATE < LOOSE * used:
-                grown = self.rate * (1.0 + 1.0 / max(start.in_flight, START_SLOTS))
+                grown = self.rate * (1.0 + 1.0 / max(start.in_flight, GENTLE))
                 self.rate = self._clamp("rate", grown)
         else:
-            cold = LOOSE * self._slots / max(start.in_flight, START_SLOTS)
-            self._slots += CREEP if self._steered else cold
-            self._slots = self._clamp("concurrency", self._slots)
+            grown = self._slots * (1.0 + LOOSE / max(start.in_flight, GENTLE))
+            self._slots = self._clamp("concurrency", grown)
             self.concurrency = int(self._slots)
 
     def neutral(self, start: Start, now: float) -> None:
@@ -212,11 +209,12 @@ class AdaptiveLimit:
         self._judged = seq
         speed = self._speed_before(self._first.seq)
         if self._steered == "concurrency":
-            self._cut((start.in_flight - 1) * (1.0 - GIVE * early), speed, now, new=new)
+            ceiling = (start.in_flight - 1) * (1.0 - GIVE * early)
+            self._cut(ceiling, speed, new=new, early=early)
             if not self._rate_before:
                 self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
         elif self._run < OUTAGE or new:
-            self._cut_rate(start, speed, now, new=new, early=early)
+            self._cut_rate(start, speed, new=new, early=early)
 
     def _lengthen_run(self, start: Start) -> None:
         """Finds the first of the starts refused in a row; refusals arrive in any order."""
@@ -264,7 +262,7 @@ class AdaptiveLimit:
         if len(before) < FEW:
             return 0.0
         pace = self._pace(start.seq)
-        faster = company = RARE * len(before)
+        faster = company = len(before) / LOOK_BACK
         for each in before:
             its = self._pace(each.seq)
             faster += (its > pace) + 0.5 * (its == pace)
@@ -291,9 +289,9 @@ class AdaptiveLimit:
         good = sum(not each.refused for each in before[1:])
         return good / max(before[-1].at - before[0].at, 0.001)
 
-    def _cut_rate(self, start: Start, speed: float, now: float, *, new: bool, early: bool) -> None:
+    def _cut_rate(self, start: Start, speed: float, *, new: bool, early: bool) -> None:
         accepted = self._accepted(start)
-        self._steady = not new and self.rate <= (1.0 + 2.0 * MOVED) * self._ceiling
+        self._steady = not new and self.rate <= (1.0 + MOVED) * self._ceiling
         if self._steady and not early and self._full and accepted >= FEW:
             ceiling = accepted / max(start.at - self._mark[1], 0.001)
         else:
@@ -303,30 +301,33 @@ class AdaptiveLimit:
         used = used if used > start.in_flight else start.in_flight - 1
         self._slots = self._clamp("concurrency", used)
         self.concurrency = int(self._slots)
-        self._cut(max(ceiling, self.rate / 2), speed, now, new=new)
+        self._cut(max(ceiling, self.rate / 2), speed, new=new, early=early)
 
-    def _cut(self, ceiling: float, speed: float, now: float, *, new: bool) -> None:
-        """Takes a new ceiling and rests below it."""
+    def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
+        """Takes a new ceiling, and the calm that it deserves."""
         knob = self._steered or "rate"
-        near = max(MOVED * self._ceiling, 1.0 if knob == "concurrency" else 0.0)
-        self._tested = not new and abs(ceiling - self._ceiling) <= near
-        if not self._tested:
-            self._moved_at = now
-            self._window_rest = 0.0
-        alone = max(REST, REST_SECONDS * speed) * (1.0 if self._tested else 0.5)
-        rest = alone + self._shared * (SHARED_SECONDS * speed - alone)
-        if ceiling >= (1.0 - MOVED) * self._stood.get(knob, 0.0):
-            rest = max(rest, CALM * (now - self._moved_at) * speed)
-        if self._tested:
-            self._stood[knob] = max(self._stood.get(knob, 0.0), ceiling)
-        self._rest = max(rest, self._window_rest, 1.0)
-        self._begin_rest(ceiling)
+        slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
+        if new or abs(ceiling - self._place) > slack:
+            self._place, self._calm = ceiling, 0.5
+        elif early:
+            self._calm = max(self._calm, 1.0)
+        else:
+            self._place = ceiling
+            fell = ceiling < (1.0 - MOVED) * self._stood[knob]
+            longer = self._calm * max(1.0, 2.0 - 2.0 * self._shared)
+            self._calm = 1.0 if fell else min(max(longer, 1.0), CALMEST)
+            self._stood[knob] = max(self._stood[knob], ceiling)
+        self._begin_rest(ceiling, speed)
 
-    def _begin_rest(self, ceiling: float) -> None:
+    def _begin_rest(self, ceiling: float, speed: float) -> None:
         self._ceiling = self._clamp(self._steered or "rate", ceiling)
-        self._reach = REACH * math.sqrt(self._ceiling)
+        self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
+        if self._steered == "rate":
+            speed = self._ceiling
+        alone = max(REST, max(REST_SECONDS, self._window) * speed) * self._calm
+        shared = max(self._window, self._shared * max(1.0, self._calm) * SHARED_SECONDS) * speed
         self._x = 0.0
-        self._step = 1.0 / self._rest
+        self._step = 1.0 / max(alone, shared)
         self._cut_seq = self._seq
         self._apply()
 
@@ -352,9 +353,8 @@ class AdaptiveLimit:
             return
         if self._steered == "rate":
             if refused_for > LONG:
-                self._window_rest = accepted / 2
-                self._rest = max(self._rest, self._window_rest)
-            self._begin_rest(accepted / elapsed)
+                self._window = max(self._window, elapsed / 2)
+            self._begin_rest(accepted / elapsed, accepted / elapsed)
 
     # ------------------------------------------------------------------ the knobs
 
