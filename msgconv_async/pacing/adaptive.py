@@ -15,8 +15,8 @@ The rules:
    x counts the answers since the refusal in rests. The reach r grows with the square root of the
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
-   a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
-   because limits that fell tend to return.
+   a probe finds the ceiling again, with half the reach; but not where others share it, nor below a
+   ceiling that stood before, because limits that fell tend to return.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
@@ -42,10 +42,10 @@ GENTLE: Final = 4  # requests in flight: with fewer, an answer raises by no more
 LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
 REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
 REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
-SHARED_SECONDS: Final = 6.0  # a rest where others share the limit: one for all, to gain alike
+SHARED_SECONDS: Final = 7.0  # a rest where others share the limit: one for all, to gain alike
 CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be found some time
 REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
-MOVED: Final = 0.4  # a ceiling is another one when it differs by more than this share
+MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 64  # starts that a refused one is compared with; up to twice as many are kept
@@ -314,7 +314,7 @@ class AdaptiveLimit:
         else:
             self._place = ceiling
             fell = ceiling < (1.0 - MOVED) * self._stood[knob]
-            longer = self._calm * max(1.0, 2.0 - 2.0 * self._shared)
+            longer = self._calm * max(1.0, 2.0 - 4.0 * self._shared)
             self._calm = 1.0 if fell else min(max(longer, 1.0), CALMEST)
             self._stood[knob] = max(self._stood[knob], ceiling)
         self._begin_rest(ceiling, speed)
