@@ -33,6 +33,8 @@ def simulate(seeds: Sequence[int]) -> None:
         for way in WAYS:
             reports = [run(situation.scenario, seed, WAYS[way]) for seed in seeds]
             print(f"    {way:18}{_line(situation, reports)}", flush=True)
+        if situation.bound:
+            print(f"    out of reach: {situation.bound}")
 
 
 def _line(situation: Situation, reports: list[Report]) -> str:

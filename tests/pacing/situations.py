@@ -40,10 +40,11 @@ TWO_ALIKE, FOUR_ALIKE = Goals(jain=0.95), Goals(jain=0.9)
 
 @dataclass(frozen=True)
 class Situation:
-    """A scenario and its goals."""
+    """A scenario and its goals, and why a goal is out of reach, if it is."""
 
     scenario: Scenario
     goals: Goals = Goals()
+    bound: str = ""
 
 
 SITUATIONS: dict[str, Situation] = {
@@ -52,9 +53,17 @@ SITUATIONS: dict[str, Situation] = {
     "bucket 50/s, answers 1.5 s": Situation(Scenario(lambda: LeakyBucket(50, 5), service=1.5)),
     "bucket 500/s": Situation(Scenario(lambda: LeakyBucket(500, 20), service=0.1, duration=60)),
     "bucket 5/s": Situation(Scenario(lambda: LeakyBucket(5, 2))),
-    "one every 2 s": Situation(Scenario(lambda: LeakyBucket(0.5, 1), duration=600)),
+    "one every 2 s": Situation(
+        Scenario(lambda: LeakyBucket(0.5, 1), duration=600),
+        bound="1 % of 300 answers is 3 refusals; from 10/s, halving takes log2(20) = 4.3 cuts, and "
+        "each cut follows a refusal",
+    ),
     "4 slots": Situation(Scenario(lambda: SlotLimit(4))),
-    "4 slots, answers 1.5 s": Situation(Scenario(lambda: SlotLimit(4), service=1.5)),
+    "4 slots, answers 1.5 s": Situation(
+        Scenario(lambda: SlotLimit(4), service=1.5),
+        bound="1 % of 280 answers is 2.8 refusals: the first finds the limit, one confirms it, and "
+        "no probe is left for the last minute",
+    ),
     "20 slots": Situation(Scenario(lambda: SlotLimit(20))),
     "20 slots, answers 1.5 s": Situation(Scenario(lambda: SlotLimit(20), service=1.5)),
     "100 slots, answers 0.5 s": Situation(
@@ -66,7 +75,9 @@ SITUATIONS: dict[str, Situation] = {
         Scenario(lambda: FixedWindow(50, 1), service=0.05)
     ),
     "3,000 in each minute": Situation(
-        Scenario(lambda: FixedWindow(3000, 60, phase=0.0), duration=300)
+        Scenario(lambda: FixedWindow(3000, 60, phase=0.0), duration=300),
+        bound="doubling each 0.37 s, 3,000 are used up at 3,000 ln 2 / 0.37 = 5,600/s: 220 are on "
+        "their way while the first refusal travels 0.04 s, and 1 % is 150",
     ),
     "3,000 in each minute, announced": Situation(
         Scenario(lambda: FixedWindow(3000, 60, announce=True, phase=0.0), duration=300)
@@ -81,7 +92,8 @@ SITUATIONS: dict[str, Situation] = {
         Scenario(lambda: SlotLimit(20, HALVED), duration=140, changes=(40, 100))
     ),
     "8 slots halve, answers 1 s": Situation(
-        Scenario(lambda: SlotLimit(8, HALVED), service=1.0, duration=140, changes=(40, 100))
+        Scenario(lambda: SlotLimit(8, HALVED), service=1.0, duration=140, changes=(40, 100)),
+        bound="halved it answers 3.6/s, 18 in 5 s: a blind probe in each 5 s costs 1 in 18, 5 %",
     ),
     "50 in each second halves": Situation(
         Scenario(lambda: FixedWindow(50, 1, HALVED), duration=140, changes=(40, 100))

@@ -39,26 +39,26 @@ def fresh(name: str, figure: Callable[[Report], float]) -> float:
 @pytest.mark.parametrize(
     ("name", "goodput", "refused"),
     [
-        ("bucket 50/s", 0.95, 0.007),
-        ("bucket 50/s, answers 0.05 s", 0.96, 0.008),
-        ("bucket 50/s, answers 1.5 s", 0.86, 0.008),  # a ramp of some six slow round trips
+        ("bucket 50/s", 0.97, 0.005),
+        ("bucket 50/s, answers 0.05 s", 0.98, 0.005),
+        ("bucket 50/s, answers 1.5 s", 0.87, 0.006),  # a ramp of some six slow round trips
         ("bucket 500/s", 0.88, 0.008),  # each change of the rate costs the bucket a little
-        ("bucket 5/s", 0.92, 0.025),  # 600 answers in all: 6 refusals are 1 %
-        ("one every 2 s", 0.81, 0.065),  # 300 answers in all
-        ("4 slots", 0.95, 0.010),
+        ("bucket 5/s", 0.96, 0.020),  # 600 answers in all: 6 refusals are 1 %
+        ("one every 2 s", 0.86, 0.060),  # 300 answers in all
+        ("4 slots", 0.95, 0.008),
         ("4 slots, answers 1.5 s", 0.93, 0.026),  # 320 answers in all
-        ("20 slots", 0.95, 0.006),
-        ("20 slots, answers 1.5 s", 0.92, 0.012),  # as above: slow round trips
+        ("20 slots", 0.96, 0.005),
+        ("20 slots, answers 1.5 s", 0.95, 0.009),  # as above: slow round trips
         ("100 slots, answers 0.5 s", 0.88, 0.006),
-        ("50/s and 10 slots", 0.94, 0.009),
-        ("50 in each second", 0.86, 0.025),  # a window hides an excess for up to a second
-        ("50 in each second, answers 0.05 s", 0.88, 0.025),
+        ("50/s and 10 slots", 0.95, 0.006),
+        ("50 in each second", 0.88, 0.025),  # a window hides an excess for up to a second
+        ("50 in each second, answers 0.05 s", 0.93, 0.020),
         ("3,000 in each minute", 0.80, 0.045),  # cold, thousands are on their way when it runs out
         ("3,000 in each minute, announced", 0.97, 0.035),
-        ("bucket 50/s halves", 0.93, 0.011),
+        ("bucket 50/s halves", 0.95, 0.010),
         ("bucket 200/s halves", 0.89, 0.007),
         ("20 slots halve", 0.92, 0.010),
-        ("8 slots halve, answers 1 s", 0.80, 0.023),  # 3.5 answers a second: no probe in 5 s at 1 %
+        ("8 slots halve, answers 1 s", 0.86, 0.020),  # 3.5 answers a second: no probe in 5 s at 1 %
         ("50 in each second halves", 0.83, 0.033),
         ("two on 100/s", 0.95, 0.010),
         ("two on 100/s, one late", 0.94, 0.010),
@@ -87,10 +87,10 @@ def test_a_settled_bucket_is_used_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fall", "rise"),
     [
-        ("bucket 50/s halves", 2.0, 6.5),
+        ("bucket 50/s halves", 2.0, 5.0),
         ("bucket 200/s halves", 2.0, 10.0),
         ("20 slots halve", 8.0, 7.5),
-        ("8 slots halve, answers 1 s", 2.0, 32.0),
+        ("8 slots halve, answers 1 s", 2.0, 16.0),
         ("50 in each second halves", 9.0, 10.0),
     ],
 )
@@ -271,23 +271,31 @@ def test_ten_thousand_fresh_limits_are_small() -> None:
 @pytest.mark.parametrize(
     ("constant", "neutral", "name"),
     [
+        ("LOOSE", 1e6, "bucket 5/s"),
         ("REST", 4.0, "bucket 5/s"),
         ("REST_SECONDS", 0.0, "50 in each second, answers 0.05 s"),
+        ("SHARED_SECONDS", 0.0, "four on 100/s"),
+        ("CALMEST", 1.0, "4 slots"),
         ("OUTAGE", 10**6, "3,000 in each minute"),
+        ("LONG", 1e6, "3,000 in each minute"),
     ],
 )
 def test_without_it_more_is_refused(
     monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float, name: str
 ) -> None:
-    """Refusals rise by a third or more."""
+    """Refusals rise by a quarter or more."""
     usual = mean(name, Report.refusal_share)  # before the change, as it is kept for other tests
     monkeypatch.setattr(adaptive, constant, neutral)
-    assert 1.33 * usual < fresh(name, Report.refusal_share)
+    assert 1.25 * usual < fresh(name, Report.refusal_share)
 
 
 @pytest.mark.parametrize(
     ("constant", "neutral", "name", "loss"),
     [
+        ("GENTLE", 1, "bucket 5/s", 0.02),
+        ("MOVED", 10.0, "bucket 50/s halves", 0.05),
+        ("FEW", 2, "bucket 50/s", 0.04),
+        ("LOOK_BACK", 16, "4 slots", 0.08),
         ("SURE", 0.0, "bucket 5/s", 0.05),
     ],
 )
@@ -298,3 +306,24 @@ def test_without_it_less_is_used(
     usual = mean(name, Report.goodput)
     monkeypatch.setattr(adaptive, constant, neutral)
     assert usual - loss > fresh(name, Report.goodput)
+
+
+@pytest.mark.parametrize(("constant", "neutral"), [("REACH", 0.05), ("GIVE", 0.0)])
+def test_without_it_a_return_is_found_later(
+    monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float
+) -> None:
+    """A limit that fell and returned is used again two seconds later, or worse."""
+    name = "bucket 50/s halves"
+    usual = mean(name, lambda report: report.regain(100))
+    monkeypatch.setattr(adaptive, constant, neutral)
+    assert 2.0 + usual < fresh(name, lambda report: min(40.0, report.regain(100)))
+
+
+def test_with_fewer_slots_at_first_slow_answers_hold_up_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where an answer takes 1.5 s, four slots would stretch the cold start by a round trip."""
+    name = "bucket 50/s, answers 1.5 s"
+    usual = mean(name, lambda report: report.answered(0, 5))
+    monkeypatch.setattr(adaptive, "START_SLOTS", 4)
+    assert 0.75 * usual > fresh(name, lambda report: report.answered(0, 5))
