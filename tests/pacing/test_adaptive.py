@@ -297,6 +297,7 @@ def test_without_it_more_is_refused(
         ("FEW", 2, "bucket 50/s", 0.04),
         ("LOOK_BACK", 16, "4 slots", 0.08),
         ("SURE", 0.0, "bucket 5/s", 0.05),
+        ("OWN", 1 / 64, "four on 8 slots", 0.03),
     ],
 )
 def test_without_it_less_is_used(
