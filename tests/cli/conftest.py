@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -19,6 +20,9 @@ import pytest
 
 from msgconv_async.cli import main
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else commands inherit it
 
 ROOT = Path(__file__).parent.parent.parent
 
