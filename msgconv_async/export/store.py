@@ -17,7 +17,7 @@ import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, InvalidNativeValue
 from dlt.common.configuration.specs import CredentialsConfiguration
 from dlt.common.destination import TLoaderFileFormat
-from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.destination.exceptions import DestinationUndefinedEntity, SqlClientNotAvailable
 from dlt.common.exceptions import DltException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
@@ -206,7 +206,7 @@ class Store:
                 check_held()
                 pipeline.load()
             if self._type != "filesystem":
-                with pipeline.sql_client() as client:
+                with suppress(SqlClientNotAvailable), pipeline.sql_client() as client:
                     for statement in self._upkeep(pipeline, client):
                         client.execute_sql(statement)
 
