@@ -29,7 +29,14 @@ import requests
 
 from benchmarks.decode import pydantic_models
 from benchmarks.nginx import MISSING, executable, free_port, serving
-from msgconv_async import Account, BearerToken, ConversationQuery, ConversationSession, Pacer
+from msgconv_async import (
+    Account,
+    BearerToken,
+    ConversationQuery,
+    ConversationSession,
+    Pacer,
+    decode_report,
+)
 
 EXAMPLE = Path(__file__).parents[1] / "tests" / "protocol" / "page_example.json"
 SERVER = "server {{ listen 127.0.0.1:{port}; location / {{ open_file_cache max=9; {answer} }} }}"
@@ -134,6 +141,7 @@ def unbounded() -> Pacer:
 CONTENDERS = {
     "aiohttp, read": lambda origin: bare(origin, len),
     "aiohttp, json.loads": lambda origin: bare(origin, json.loads),
+    "aiohttp, decode_report": lambda origin: bare(origin, decode_report),
     "msgconv_async fetch": fetch,
     "msgconv_async fetch_many": fetch_many,
     "httpx, pydantic models": httpx_pydantic,
