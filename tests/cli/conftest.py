@@ -103,6 +103,22 @@ def run_process(
     return Done(process.returncode, (out or b"").decode(encoding), err.decode(encoding))
 
 
+def run_without(module: str, *arguments: object) -> Done:
+    """Run a command line as a process of its own, in which a module is not installed."""
+    program = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        f"from msgconv_async.cli import main; sys.exit(main({[str(each) for each in arguments]!r}))"
+    )
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
 class Terminal(NamedTuple):
     """A command at work in a terminal, and what reads from that."""
 

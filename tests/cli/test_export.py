@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]
 
 from msgconv_async.sandbox import CLIENT_SECRET
-from tests.cli.conftest import Run, clean_environment, in_terminal, serving, start
+from tests.cli.conftest import Run, clean_environment, in_terminal, run_without, serving, start
 from tests.cli.test_watch import accounts_file
 
 ASKED = ("--timeframe", 10, "--interval", 5)
@@ -202,23 +202,12 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
 @pytest.mark.parametrize(("form", "code"), [("parquet", 2), ("csv", 0), ("ndjson", 0)])
 def test_only_parquet_needs_the_extra(sandbox: str, tmp_path: Path, form: str, code: int) -> None:
     """Without it, one line says how to come by it, before anything is asked."""
-    given = ["71", "--timeframe", "5", "--format", form, "-o", str(tmp_path / "day")]
-    program = (
-        "import sys; sys.modules['pyarrow'] = None\n"
-        "from msgconv_async.cli import main\n"
-        f"sys.exit(main(['export', *{given!r}, '--base-url', {sandbox!r}]))"
-    )
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        check=False,
-    )
-    assert (code, "") == (done.returncode, done.stdout)
+    given = (71, "--timeframe", 5, "--format", form, "-o", tmp_path / "day")
+    done = run_without("pyarrow", "export", *given, "--base-url", sandbox)
+    assert (code, "") == (done.code, done.out)
     assert (tmp_path / "day").exists() == (code == 0)
     if code:
-        [line] = done.stderr.splitlines()
+        [line] = done.err.splitlines()
         assert line.startswith(
             "msgconv: Parquet needs an extra: pip install 'msgconv-async[arrow]'"
         )

@@ -20,7 +20,7 @@ from msgconv_async.cli.report import Report, notes, shown
 from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store
-from tests.cli.conftest import Run, clean_environment, run_process
+from tests.cli.conftest import Run, clean_environment, run_process, run_without
 from tests.export.collected import at, gap, row, store
 
 SKILLS = [
@@ -208,20 +208,9 @@ def test_a_mistake_is_one_line_on_stderr(
 @pytest.mark.parametrize("name", ["dlt", "plotly"])
 def test_without_the_extra_one_line_says_which(tmp_path: Path, collected: str, name: str) -> None:
     """No page is left behind either."""
-    arguments = ["report", "--destination", collected, "--html", f"{tmp_path}/a.html"]
-    program = (
-        f"import sys; sys.modules[{name!r}] = None\n"
-        f"from msgconv_async.cli import main; sys.exit(main({arguments!r}))"
-    )
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        env=clean_environment(),
-        check=False,
-    )
-    assert (2, "", []) == (done.returncode, done.stdout, list(tmp_path.iterdir()))
-    [line] = done.stderr.splitlines()
+    done = run_without(name, "report", "--destination", collected, "--html", tmp_path / "a.html")
+    assert (2, "", []) == (done.code, done.out, list(tmp_path.iterdir()))
+    [line] = done.err.splitlines()
     assert "pip install 'msgconv-async[cli,etl]'" in line
 
 
