@@ -130,10 +130,7 @@ def _stoppable() -> Iterator[None]:
     }
     try:
         yield
-    except (
-        KeyboardInterrupt,
-        asyncio.CancelledError,
-    ) as error:  # also what dlt makes of a signal while it loads
+    except (KeyboardInterrupt, asyncio.CancelledError) as error:
         complain("stopped; the next run goes on from where the last round ended")
         # Of either signal, dlt makes a KeyboardInterrupt while it loads.
         if getattr(error, "signal_code", None) == signal.SIGTERM:

@@ -53,9 +53,9 @@ _GAP_SCHEMA = pa.schema(
 KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
 """What identifies a row, by table."""
 
-_ALIKE = 2
-"""How many columns of a key are replaced together: all rows of a bucket, since one that the service
-revised may have lost some."""
+_MERGE_KEY = slice(2)
+"""The columns of a key by which rows are replaced: all of a bucket together, since one that the
+service revised may have lost some."""
 
 
 def _with_time(schema: pa.Schema) -> pa.Schema:
@@ -192,18 +192,18 @@ def conversation_metrics(
     def read() -> Iterator[dict[str, pa.Table]]:
         state = dlt.current.source_state()
         stored = state.get(_STATE)
-        selection = {"skills": _written(skills), "agents": _written(agents)}
+        selection = [each.parameters() for each in queries]
         if state.setdefault(_SELECTION, selection) != selection:
             _LOG.warning(
-                "skills and agents are told apart otherwise from now on; what was collected before"
-                " stays as it is"
+                "skills and agents are told apart otherwise from now on, or other groups counted;"
+                " what was collected before stays as it is"
             )
             state[_SELECTION] = selection
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
         turns = 0
         with reader or Reader() as reading:
-            for items, closed in reading.follow(
+            for found, closed in reading.follow(
                 accounts,
                 queries,
                 since=Checkpoint.from_json(stored) if stored else None,
@@ -211,7 +211,13 @@ def conversation_metrics(
                 revise=not append,
                 over=over,
             ):
-                tables = _tables(items)
+                _log(found)
+                items = found
+                try:
+                    tables = _tables(items)
+                except UnexpectedResponse:
+                    items = [_fitting(each) for each in found]
+                    tables = _tables(items)
                 if items:
                     yield tables
                 if watch is not None:
@@ -234,6 +240,27 @@ def conversation_metrics(
     return source()
 
 
+def _log(items: Iterable[Item]) -> None:
+    for item in items:
+        match item:
+            case Gap():
+                _LOG.warning("%s", item)
+            case Failure(_, error):
+                _LOG.warning("%s", error)
+
+
+def _fitting(item: Item) -> Item:
+    """Put a gap in the place of a bucket that no database could hold: all else is to go on."""
+    if isinstance(item, ClosedBucket):
+        account, interval = item.account, item.interval
+        try:
+            to_tables([(account.id, interval)])
+        except UnexpectedResponse as error:
+            _LOG.warning("%s; %s is left out", error, f"{interval.end:%Y-%m-%d %H:%M} UTC")
+            return Gap(account, interval.start, interval.end)
+    return item
+
+
 def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
     """Return the rows of some items, by table; of failures there are none."""
     buckets, gaps = [], []
@@ -243,33 +270,10 @@ def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
                 buckets.append((account.id, interval))
             case Gap(account, start, end):
                 gaps.append((account.id, start, end))
-                _LOG.warning("%s", item)
-            case Failure(_, error):
-                _LOG.warning("%s", error)
-    try:
-        tables = to_tables(buckets)
-    except UnexpectedResponse:
-        fit = []
-        for account_id, interval in buckets:
-            try:
-                to_tables([(account_id, interval)])
-            except UnexpectedResponse as error:  # no database could hold it: others are to go on
-                gaps.append((account_id, interval.start, interval.end))
-                _LOG.warning("%s; %s is left out", error, f"{interval.end:%Y-%m-%d %H:%M} UTC")
-            else:
-                fit.append((account_id, interval))
-        tables = to_tables(fit)
+    tables = {name: table.cast(_SCHEMAS[name]) for name, table in to_tables(buckets).items()}
     columns = zip(*gaps, strict=True) if gaps else [()] * len(_GAP_SCHEMA)
     arrays = [pa.array(*each) for each in zip(columns, _GAP_SCHEMA.types, strict=True)]
-    return {
-        **{name: table.cast(_SCHEMAS[name]) for name, table in tables.items()},
-        GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA),
-    }
-
-
-def _written(ids: Ids | None) -> str | None:
-    """Write ids for a comparison."""
-    return None if ids is None else str(ids)
+    return tables | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
 
 
 def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
@@ -282,6 +286,6 @@ def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
         pick,
         data_from=batches,
         name=name,
-        merge_key=KEYS[name][:_ALIKE],
+        merge_key=KEYS[name][_MERGE_KEY],
         write_disposition="append" if append else "merge",
     )

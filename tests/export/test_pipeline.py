@@ -98,9 +98,10 @@ def test_a_number_that_fits_nowhere_is_a_gap_and_stops_nobody(
     start = EDGE - 2 * BUCKET
     world.add(Conversation(world.ids[1], start, 7, "CCP", 10**19))
     with caplog.at_level(logging.WARNING, "msgconv_async"):
-        collect(world, file)
+        batches = collect(world, file)
     found = in_duckdb(file)
     assert {(world.ids[1], start): ()} == found["collection_gaps"]
+    assert [start] == [gap.start for each in batches for gap in each.gaps]
     assert 3 * 288 - 1 == len(found["account_metrics"])
     assert f"account {world.ids[1]}: " in caplog.text
     assert "2026-03-04 11:55 UTC is left out" in caplog.text
