@@ -7,22 +7,23 @@ The rules:
 
 1. Two knobs: `rate` (starts per second) and `concurrency` (requests in flight). One is steered, at
    first the rate; the other is kept loose, and grows whenever it holds a request all the same.
-2. Cold start: each answer to a request that had to wait raises what held it, the rate twofold and
-   the concurrency threefold a round trip; never far beyond what is used.
+2. Cold start: each answer to a request that had to wait raises both, the rate twofold a round trip
+   and by no more than 100/s, the concurrency threefold; never far beyond what is used.
 3. A refusal marks the ceiling. In flight it is exact: n refused, so n - 1. For a rate: at each
    refusal a bucket is full, so what was accepted between two of them, over the time, IS the rate.
 4. Below the ceiling a rest, above it a probe, on one cubic curve: ceiling + r * (x - 1)^3, where
    x counts the answers since the refusal in rests. The reach r grows with the square root of the
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
-   a probe finds the ceiling again, with half the reach; but not where others share it, nor below a
-   ceiling that stood before, because limits that fell tend to return.
+   a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
+   because limits that fell tend to return.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
-8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for half the
-   time that the refusals have lasted. From the end of one such outage to the end of the next,
-   accepted / elapsed is the rate, however long the server's window; and a rest is as long.
+8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for a third
+   of the time that the refusals have lasted; then one goes first, and the others once its refusal
+   would be back. From the end of one such outage to the end of the next, accepted / elapsed is the
+   rate, however long the server's window.
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
 Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 6585.
@@ -31,14 +32,13 @@ Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 
 from __future__ import annotations
 
 import math
-from typing import Final, Literal
+from typing import Final
 
-Knob = Literal["rate", "concurrency"]
-"""What can hold a request back: starts per second, or requests in flight."""
+from msgconv_async.pacing.starts import FEW, Knob, Start, Starts
 
-START_RATE: Final = 10.0  # starts per second when cold: few enough to offend nobody
-START_SLOTS: Final = 16  # requests in flight when cold: answers of 1.5 s leave START_RATE its say
-GENTLE: Final = 4  # requests in flight: with fewer, an answer raises by no more than with so many
+START_RATE: Final = 20.0  # starts per second when cold: 50 ms apart, few enough to offend nobody
+START_SLOTS: Final = 16  # requests in flight when cold
+FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
 LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
 REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
 REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
@@ -47,25 +47,13 @@ CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be
 REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
-FEW: Final = 8  # fewer starts than this measure nothing
-LOOK_BACK: Final = 64  # starts that a refused one is compared with; up to twice as many are kept
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-LONG: Final = 1.0  # seconds: an outage longer than this is tried one start at a time
+PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
+LONG: Final = 1.0  # seconds: an outage longer than this shows a window of its own
+WINDOW: Final = 0.25  # of the time between two long outages: the least rest, to probe each once
 SURE: Final = 3.0  # most that the belief in a knob can be: two or three refusals turn it
-OWN: Final = 0.15  # a pace that our own probe raised counts as no rarer than this
 
-
-class Start:
-    """One request's start, kept by the pacer until its outcome is known."""
-
-    __slots__ = ("at", "held", "in_flight", "refused", "seq")
-
-    def __init__(self, at: float, seq: int, in_flight: int, held: Knob | None) -> None:
-        self.at = at
-        self.seq = seq
-        self.in_flight = in_flight
-        self.held = held
-        self.refused = False
+_NOBODY = Start(-math.inf, 0, 0, None)
 
 
 class AdaptiveLimit:
@@ -97,8 +85,10 @@ class AdaptiveLimit:
         self.rate = self._clamp("rate", START_RATE)
         self.concurrency = int(self._clamp("concurrency", START_SLOTS))
         self.paused_until = -math.inf
+        self._starts = Starts()
         self._slots = float(self.concurrency)
         self._steered: Knob | None = None  # None until something is refused
+        self._belief = -SURE  # above zero: the slots are to blame
         # The curve: x advances by step with each answer to a request that the steered knob held.
         self._ceiling = 0.0
         self._reach = 0.0
@@ -106,23 +96,24 @@ class AdaptiveLimit:
         self._step = 0.0
         self._place = 0.0  # where a probe, or a move, last found it
         self._calm = 0.5  # rests grow by this: 1.0 once it is found twice in the same place
-        self._stood: dict[Knob, float] = {"rate": 0.0, "concurrency": 0.0}  # the highest that did
+        self._stood = 0.0  # the highest at which this knob was found twice
         self._window = 0.0  # seconds: least rest, once a long window was met
-        # The last starts, and the moment from which accepted / elapsed counts.
-        self._seq = 0
-        self._recent: list[Start] = []  # the last 64 to 128, in order
+        self._shared = 0.0  # share of refusals that came at rest
+        # The moment from which accepted / elapsed counts.
         self._refused = 0
         self._mark = (0, 0.0, 0)  # seq, time and refusals then
         self._full = False  # the mark was a full moment, and demand never paused since
         self._steady = False  # the limit has not evidently moved since the mark
+        # Refusals: the last cut, and the starts refused in a row.
         self._cut_seq = 0  # starts up to this one say nothing new
-        self._bad_seq = 0
-        self._run = 0
-        self._first = Start(0.0, 0, 0, None)  # of the starts refused in a row
+        self._cut_at = -math.inf
         self._judged = 0
-        self._belief = -SURE / 2  # above zero: the slots are to blame
-        self._rate_before = 0.0  # the rate to return to after a long outage; 0.0: there is none
-        self._shared = 0.0  # share of refusals that came at rest
+        self._run = 0
+        self._first = self._last = _NOBODY
+        self._turns_at = (
+            -math.inf
+        )  # no answer to expect before: the last refused, or as it was told
+        self._one_first = 0.0  # seconds that the others wait for the first after an outage
 
     @property
     def found(self) -> bool:
@@ -131,7 +122,7 @@ class AdaptiveLimit:
         return low == high or self._steered is not None
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start:
-        """Notes the start of a request.
+        """Notes the start of a request. It may pause the others: see `paused_until`.
 
         Args:
             now: Monotonic seconds.
@@ -141,21 +132,20 @@ class AdaptiveLimit:
         Returns:
             What to hand back with the outcome.
         """
-        self._seq = seq = self._seq + 1
-        if seq == 1:
+        start = self._starts.add(now, in_flight, held)
+        if start.seq == 1:
             self._mark = (0, now, 0)
-        start = Start(now, seq, in_flight, held)
-        recent = self._recent
-        if held is None and not self._run and recent and recent[-1].held is None:
+        if held is None and not self._run and self._starts.never_held():
             self._full = False  # one alone may have waited for the end of a pause
-        recent.append(start)
-        if len(recent) == 2 * LOOK_BACK:
-            del recent[:LOOK_BACK]
+        if self._one_first:
+            self.paused_until = max(self.paused_until, now + self._one_first)
+            self._one_first = 0.0
         return start
 
     def answered(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
         """Notes an answer (2xx, or any other that the limit let through)."""
-        if self._run and start.seq > self._bad_seq:
+        self._starts.ended += 1
+        if self._run and start.seq > self._last.seq:
             self._refusals_ended(start)
         held = start.held
         if held is None:
@@ -164,20 +154,22 @@ class AdaptiveLimit:
             if start.seq > self._cut_seq:
                 self._x += self._step
                 self._apply()
-        elif held == "rate":
+            return
+        cold = self._steered is None
+        if cold or held == "rate":
             # Never far beyond what is used: demand that comes in bunches must not raise it.
-            oldest = min(self._recent[0].seq + FEW, self._seq)
-            used = self._pace(max(start.seq, oldest))
-            if not used or self.rate - START_RATE < LOOSE * used:
-                grown = self.rate * (1.0 + 1.0 / max(start.in_flight, GENTLE))
+            used = self._starts.pace(start.seq)
+            if not used or self.rate < LOOSE * used:
+                grown = self.rate + min(self.rate, FAST) / start.in_flight
                 self.rate = self._clamp("rate", grown)
-        else:
-            grown = self._slots * (1.0 + LOOSE / max(start.in_flight, GENTLE))
+        if held == "concurrency" or (cold and self._slots < LOOSE * start.in_flight):
+            grown = self._slots * (1.0 + LOOSE / start.in_flight)
             self._slots = self._clamp("concurrency", grown)
             self.concurrency = int(self._slots)
 
-    def neutral(self, start: Start, now: float) -> None:
+    def neutral(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
         """Notes an outcome that says nothing about the limit (5xx, timeout, cancelled)."""
+        self._starts.ended += 1
 
     def throttled(self, start: Start, now: float, retry_after: float | None) -> None:
         """Notes a refusal (429).
@@ -187,56 +179,54 @@ class AdaptiveLimit:
             now: Monotonic seconds.
             retry_after: Seconds the server asked for, None if it did not.
         """
-        seq = start.seq
+        company = self._starts.company(start)
+        self._starts.ended += 1
         self._refused += 1
         start.refused = True
-        if seq <= self._mark[0]:
+        if start.seq <= self._mark[0]:
             return
-        self._lengthen_run(start)
-        if self._run >= OUTAGE:
-            lasted = now - self._first.at
-            wait = retry_after or lasted / 2
-            self.paused_until = max(self.paused_until, now + wait)
-            if lasted > LONG:  # one start at a time, when the pause is over
-                self._rate_before = self._rate_before or self.rate
-                self.rate = self._clamp("rate", 1.0 / wait)
-        if seq <= self._cut_seq:
-            return
-        new = self._choose_knob(start)
+        self._lengthen_run(start, now, retry_after)
+        if start.seq <= self._cut_seq or start.at < self._cut_at + (now - start.at):
+            return  # one piece of news: a bucket that was full is full for another round trip
+        self._cut_at = now
+        new = self._choose_knob(start, now, company)
         early = not new and self._x < 1.0
-        if not new and seq > self._judged + FEW:
+        if not new and start.seq > self._judged + FEW:
             self._shared += (early - self._shared) / 4
-        self._judged = seq
-        speed = self._speed_before(self._first.seq)
+        self._judged = start.seq
+        speed = self._starts.speed_before(self._first.seq) or self.rate
         if self._steered == "concurrency":
-            ceiling = (start.in_flight - 1) * (1.0 - GIVE * early)
-            self._cut(ceiling, speed, new=new, early=early)
-            if not self._rate_before:
-                self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
+            self._cut(max(1, company - 1) * (1.0 - GIVE * early), speed, new=new, early=early)
+            self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
         elif self._run < OUTAGE or new:
             self._cut_rate(start, speed, new=new, early=early)
 
-    def _lengthen_run(self, start: Start) -> None:
-        """Finds the first of the starts refused in a row; refusals arrive in any order."""
-        self._bad_seq = max(start.seq, self._bad_seq)
-        first = self._index(self._bad_seq)
-        while first > 0 and self._recent[first - 1].refused:
-            first -= 1
-        if first > 0 or not self._run:
-            self._first = self._recent[first] if first >= 0 else start
-        self._run = max(1, self._bad_seq - self._first.seq + 1)
+    def _lengthen_run(self, start: Start, now: float, retry_after: float | None) -> None:
+        """Notes one more start refused in a row, in any order; a pause if everything is."""
+        if start.seq > self._last.seq:
+            self._last, self._turns_at = start, start.at
+        if retry_after:
+            self._turns_at = max(self._turns_at, now + retry_after)
+        first = self._starts.first_of_run(self._last)
+        if first or not self._run:
+            self._first = first or start
+        self._run = max(1, self._last.seq - self._first.seq + 1)
+        if self._run >= OUTAGE:
+            wait = retry_after or (now - self._first.at) * PATIENCE
+            self.paused_until = max(self.paused_until, now + wait)
+            self._one_first = 2.0 * (now - start.at)  # its refusal would take half as long
 
     # ------------------------------------------------------------------ which knob
 
-    def _choose_knob(self, start: Start) -> bool:
+    def _choose_knob(self, start: Start, now: float, company: int) -> bool:
         """Whether the steered knob changed with this refusal."""
         old = self._steered
-        if old and self._run == 1:
-            belief = self._belief + self._testimony(start)
+        if self._run == 1:
+            belief = self._belief + self._starts.testimony(start, now, company, old)
             self._belief = min(max(belief, -SURE), SURE)
         few = self._run >= OUTAGE and 2 * start.in_flight <= self._first.in_flight
-        if start.in_flight == 1 or few:
-            self._belief = -SURE / 2  # no limit on requests in flight refuses so few
+        if company <= 1 or few:
+            self._belief = -SURE  # no limit on requests in flight refuses so few
         knob: Knob = "rate" if self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
@@ -245,49 +235,11 @@ class AdaptiveLimit:
         self._steered = knob
         return knob != old
 
-    def _index(self, seq: int) -> int:
-        return seq - self._seq + len(self._recent) - 1
-
-    def _pace(self, seq: int) -> float:
-        """Starts per second over the last few up to this one; 0.0: not known."""
-        recent, here = self._recent, self._index(seq)
-        before = here - FEW
-        return FEW / max(recent[here].at - recent[before].at, 0.001) if before >= 0 else 0.0
-
-    def _testimony(self, start: Start) -> float:
-        """How much rarer its company in flight was than its pace, as a logarithm."""
-        recent, here = self._recent, self._index(start.seq)
-        oldest = max(FEW, here - LOOK_BACK)
-        before = [each for each in recent[oldest : max(here, 0)] if not each.refused]
-        if len(before) < FEW:
-            return 0.0
-        pace = self._pace(start.seq)
-        faster = company = len(before) / LOOK_BACK
-        for each in before:
-            its = self._pace(each.seq)
-            faster += (its > pace) + 0.5 * (its == pace)
-            more = each.in_flight - start.in_flight
-            company += (more > 0) + 0.5 * (more == 0)
-        if self._steered == "rate" and self._x >= 1.0:
-            faster = max(faster, OWN * len(before))
-        return math.log(faster / company)
-
     # ------------------------------------------------------------------ where the ceiling is
 
     def _accepted(self, start: Start) -> int:
         seq, _, refused = self._mark
         return max(0, start.seq - seq - (self._refused - refused))
-
-    def _speed_before(self, first: int) -> float:
-        """Accepted per second just before the start numbered `first`."""
-        here = self._index(first)
-        if here < 0:  # no longer remembered: the oldest that are tell as much
-            here = 2 * FEW + 1
-        before = self._recent[max(0, here - 1 - 2 * FEW) : here]
-        if len(before) < FEW:
-            return self.rate
-        good = sum(not each.refused for each in before[1:])
-        return good / max(before[-1].at - before[0].at, 0.001)
 
     def _cut_rate(self, start: Start, speed: float, *, new: bool, early: bool) -> None:
         accepted = self._accepted(start)
@@ -296,8 +248,7 @@ class AdaptiveLimit:
             ceiling = accepted / max(start.at - self._mark[1], 0.001)
         else:
             ceiling = min(speed, self.rate) * (1.0 - GIVE * early)
-        lately = self._recent[-LOOK_BACK:]
-        used = max((each.in_flight for each in lately if not each.refused), default=1)
+        used = self._starts.most_in_flight()
         used = used if used > start.in_flight else start.in_flight - 1
         self._slots = self._clamp("concurrency", used)
         self.concurrency = int(self._slots)
@@ -307,16 +258,17 @@ class AdaptiveLimit:
         """Takes a new ceiling, and the calm that it deserves."""
         knob = self._steered or "rate"
         slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
+        if new:
+            self._stood = 0.0
         if new or abs(ceiling - self._place) > slack:
             self._place, self._calm = ceiling, 0.5
         elif early:
             self._calm = max(self._calm, 1.0)
         else:
             self._place = ceiling
-            fell = ceiling < (1.0 - MOVED) * self._stood[knob]
-            longer = self._calm * max(1.0, 2.0 - 4.0 * self._shared)
-            self._calm = 1.0 if fell else min(max(longer, 1.0), CALMEST)
-            self._stood[knob] = max(self._stood[knob], ceiling)
+            fell = ceiling < (1.0 - MOVED) * self._stood
+            self._calm = 1.0 if fell else min(2.0 * self._calm, CALMEST)
+            self._stood = max(self._stood, ceiling)
         self._begin_rest(ceiling, speed)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
@@ -328,33 +280,33 @@ class AdaptiveLimit:
         shared = max(self._window, self._shared * max(1.0, self._calm) * SHARED_SECONDS) * speed
         self._x = 0.0
         self._step = 1.0 / max(alone, shared)
-        self._cut_seq = self._seq
+        self._cut_seq = self._starts.seq
         self._apply()
 
     def _refusals_ended(self, start: Start) -> None:
         """The first answer after refusals: from one such moment to the next the limit is exact."""
         refused_for = start.at - self._first.at
-        elapsed = start.at - self._mark[1]
+        turned = (min(self._turns_at, start.at) + start.at) / 2  # the window, in between
+        elapsed = turned - self._mark[1]
         accepted = self._accepted(start)
         outage = self._run >= OUTAGE
         exact = self._full and (self._steady or refused_for > LONG)
-        if self._rate_before:
-            self.rate, self._rate_before = self._rate_before, 0.0
-            self.paused_until = -math.inf
+        self.paused_until = -math.inf
+        self._one_first = 0.0
         self._run = 0
-        self._mark = (start.seq, start.at, self._refused)
+        self._mark = (start.seq, turned, self._refused)
         self._full = True
         if not outage or accepted < FEW:
             return
         if refused_for > elapsed / 2 and self._rate_bounds[0] < self._rate_bounds[1]:
             self._steered = "rate"  # a quota of requests, used up: slots would have come free
-            self._belief = -SURE / 2
+            self._belief = -SURE
         elif not exact:
             return
         if self._steered == "rate":
             if refused_for > LONG:
-                self._window = max(self._window, elapsed / 2)
-            self._begin_rest(accepted / elapsed, accepted / elapsed)
+                self._window = max(self._window, elapsed * WINDOW)
+            self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
 
     # ------------------------------------------------------------------ the knobs
 
@@ -365,9 +317,7 @@ class AdaptiveLimit:
             self.concurrency = int(self._clamp("concurrency", value + 0.5))
             return
         low, high = self._rate_bounds
-        value = low if value < low else min(value, high)
-        if not self._rate_before:
-            self.rate = value
+        self.rate = low if value < low else min(value, high)
 
     def _clamp(self, knob: Knob, value: float) -> float:
         low, high = self._rate_bounds if knob == "rate" else self._slot_bounds

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.pacing.adaptive import AdaptiveLimit, Knob, Start
+from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.line import Line
+from msgconv_async.pacing.starts import Knob, Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Outcome: TypeAlias = Literal["answered", "throttled", "neutral"]
@@ -149,7 +150,11 @@ class Pacer:
 
     def _started(self, now: float, held: Knob | None) -> Start:
         self.sent += 1
-        return self._limit.started(now, self._slots.in_flight, held)
+        limit = self._limit
+        start = limit.started(now, self._slots.in_flight, held)
+        if limit.paused_until > now:
+            self._line.pause(limit.paused_until)
+        return start
 
     def finish(self, start: Start, outcome: Outcome, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgconv_async.pacing.adaptive import AdaptiveLimit, Knob, Start
+from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.line import CATCH_UP
+from msgconv_async.pacing.starts import Knob, Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Scale = Callable[[float], float]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from msgconv_async.pacing.adaptive import Knob, Start
+from msgconv_async.pacing.starts import Knob, Start
 from tests.pacing.simulation import (
     Both,
     FixedWindow,

@@ -1,0 +1,144 @@
+"""The last starts of one account, and what a refusal among them says about its cause.
+
+A limit on requests in flight and a limit on their rate refuse in different company. What was in
+flight when a request was refused is known exactly: what was in flight when it started, without what
+had been answered by the time its refusal came back, since a refusal takes as long to arrive as the
+answers of those who had left just then. A limit of n refuses at n + 1, every time, and accepts
+nobody in such company; a limit on the rate refuses in any company, but only when the pace was high.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from typing import Final, Literal
+
+Knob = Literal["rate", "concurrency"]
+"""What can hold a request back: starts per second, or requests in flight."""
+
+FEW: Final = 8  # fewer starts than this measure nothing
+LOOK_BACK: Final = 256  # starts that a refused one is compared with; up to twice as many are kept
+DOUBT: Final = 3.0  # so many imagined starts on either side: a few real ones prove nothing
+OWN: Final = 0.06  # our own probes make a pace rare: while steered, it counts as no rarer
+
+
+class Start:
+    """One request's start, kept by the pacer until its outcome is known."""
+
+    __slots__ = ("at", "held", "in_flight", "refused", "seq")
+
+    def __init__(self, at: float, seq: int, in_flight: int, held: Knob | None) -> None:
+        self.at = at
+        self.seq = seq
+        self.in_flight = in_flight
+        self.held = held
+        self.refused = False
+
+    @property
+    def ended(self) -> int:
+        """Requests that were over when it started."""
+        return self.seq - self.in_flight
+
+
+class Starts:
+    """The last 256 to 512 starts, in order.
+
+    Attributes:
+        seq: Number of the last start: the first is 1.
+        ended: Requests that are over.
+    """
+
+    __slots__ = ("_last", "ended", "seq")
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.ended = 0
+        self._last: list[Start] = []
+
+    def add(self, now: float, in_flight: int, held: Knob | None) -> Start:
+        """Notes a start; see `AdaptiveLimit.started`."""
+        self.seq += 1
+        start = Start(now, self.seq, in_flight, held)
+        last = self._last
+        last.append(start)
+        if len(last) == 2 * LOOK_BACK:
+            del last[:LOOK_BACK]
+        return start
+
+    def _index(self, seq: int) -> int:
+        return seq - self.seq + len(self._last) - 1
+
+    def never_held(self) -> bool:
+        """Whether neither of the last two starts had to wait: demand is below the limit."""
+        last = self._last
+        return len(last) > 1 and last[-1].held is None and last[-2].held is None
+
+    def pace(self, seq: int) -> float:
+        """Starts per second over the last few up to this one; 0.0: not known."""
+        here = max(self._index(seq), min(FEW, len(self._last) - 1))
+        if here < FEW:
+            return 0.0
+        return FEW / max(self._last[here].at - self._last[here - FEW].at, 0.001)
+
+    def speed_before(self, seq: int) -> float:
+        """Accepted per second just before the start numbered so; 0.0: not known."""
+        here = self._index(seq)
+        if here < 0:  # no longer remembered: the oldest that are tell as much
+            here = 2 * FEW + 1
+        before = self._last[max(0, here - 1 - 2 * FEW) : here]
+        if len(before) < FEW:
+            return 0.0
+        accepted = sum(not each.refused for each in before[1:])
+        return accepted / max(before[-1].at - before[0].at, 0.001)
+
+    def most_in_flight(self) -> int:
+        """The most that were in flight with a recent start that was not refused; at least 1."""
+        recent = self._last[-LOOK_BACK:]
+        return max((each.in_flight for each in recent if not each.refused), default=1)
+
+    def first_of_run(self, last: Start) -> Start | None:
+        """The first of the starts refused in a row that ends with this one; None: long ago."""
+        here = self._index(last.seq)
+        while here > 0 and self._last[here - 1].refused:
+            here -= 1
+        return self._last[here] if here > 0 else None
+
+    def company(self, refused: Start) -> int:
+        """What was in flight, itself included, when it was refused: before `ended` counts it."""
+        return refused.in_flight - (self.ended - refused.ended)
+
+    def testimony(self, refused: Start, now: float, company: int, steered: Knob | None) -> float:
+        """How much rarer its company was than its pace, as a logarithm: above 0 blames the slots.
+
+        Both are ranked among the recent starts that were not refused. The pace is how full a
+        bucket would be that is drained as fast as requests were accepted.
+        """
+        here = self._index(refused.seq)
+        recent = self._last[max(0, here - LOOK_BACK) : max(0, here)]
+        accepted = [each for each in recent if not each.refused]
+        if len(accepted) < FEW:
+            return 0.0
+        drained = len(accepted) / max(refused.at - recent[0].at, 0.001)
+        fill, at = 0.0, recent[0].at
+        fills = []
+        for each in accepted:
+            fill = max(0.0, fill - drained * (each.at - at)) + 1.0
+            at = each.at
+            fills.append(fill)
+        pace = min(0.5, _rank(max(0.0, fill - drained * (refused.at - at)) + 1.0, fills))
+        if steered == "rate":
+            pace = max(pace, OWN)
+        trip = now - refused.at
+        times = [each.at for each in self._last]
+        companies = []
+        for each in accepted:
+            later = bisect_left(times, each.at + trip)
+            ended = self._last[later].ended if later < len(times) else self.ended
+            companies.append(each.in_flight - (ended - each.ended))
+        return math.log(pace / _rank(company, companies))
+
+
+def _rank(value: float, others: list[float] | list[int]) -> float:
+    """The share of the others that are higher; half of those that are equal count as well."""
+    higher = sum((each > value) + 0.5 * (each == value) for each in others)
+    return (higher + DOUBT) / (len(others) + 2 * DOUBT)
