@@ -45,6 +45,7 @@ REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short w
 SHARED_SECONDS: Final = 7.0  # a rest where others share the limit: one for all, to gain alike
 CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be found some time
 REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
+RISEN: Final = 4.0  # rests without a refusal after which the limit has evidently risen
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
@@ -94,6 +95,7 @@ class AdaptiveLimit:
         self._reach = 0.0
         self._x = 0.0
         self._step = 0.0
+        self._speed = 0.0  # answers per second when it began
         self._place = 0.0  # where a probe, or a move, last found it
         self._calm = 0.5  # rests grow by this: 1.0 once it is found twice in the same place
         self._stood = 0.0  # the highest at which this knob was found twice
@@ -153,6 +155,8 @@ class AdaptiveLimit:
         if held == self._steered:
             if start.seq > self._cut_seq:
                 self._x += self._step
+                if self._x >= RISEN and self._calm > 1.0:
+                    self._hasten()
                 self._apply()
             return
         cold = self._steered is None
@@ -273,15 +277,25 @@ class AdaptiveLimit:
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
         self._ceiling = self._clamp(self._steered or "rate", ceiling)
-        self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
-        if self._steered == "rate":
-            speed = self._ceiling
-        alone = max(REST, max(REST_SECONDS, self._window) * speed) * self._calm
-        shared = max(self._window, self._shared * max(1.0, self._calm) * SHARED_SECONDS) * speed
+        self._speed = self._ceiling if self._steered == "rate" else speed
         self._x = 0.0
-        self._step = 1.0 / max(alone, shared)
         self._cut_seq = self._starts.seq
+        self._shape()
         self._apply()
+
+    def _shape(self) -> None:
+        """Reach and length of the curve, as calm as it is."""
+        self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
+        alone = max(REST, max(REST_SECONDS, self._window) * self._speed) * self._calm
+        shared = max(self._window, self._shared * max(1.0, self._calm) * SHARED_SECONDS)
+        self._step = 1.0 / max(alone, shared * self._speed)
+
+    def _hasten(self) -> None:
+        """Goes on from here on the first curve: the ceiling is no longer where it was."""
+        above = self._reach * (self._x - 1.0) ** 3
+        self._calm = 1.0
+        self._shape()
+        self._x = 1.0 + math.cbrt(above / self._reach)
 
     def _refusals_ended(self, start: Start) -> None:
         """The first answer after refusals: from one such moment to the next the limit is exact."""

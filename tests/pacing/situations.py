@@ -55,7 +55,7 @@ SITUATIONS: dict[str, Situation] = {
     "bucket 5/s": Situation(Scenario(lambda: LeakyBucket(5, 2))),
     "one every 2 s": Situation(
         Scenario(lambda: LeakyBucket(0.5, 1), duration=600),
-        bound="1 % of 300 answers is 3 refusals; from 10/s, halving takes log2(20) = 4.3 cuts, and "
+        bound="1 % of 300 answers is 3 refusals; from 20/s, halving takes log2(40) = 5.3 cuts, and "
         "each cut follows a refusal",
     ),
     "4 slots": Situation(Scenario(lambda: SlotLimit(4))),
@@ -72,8 +72,6 @@ SITUATIONS: dict[str, Situation] = {
     ),
     "3,000 in each minute": Situation(
         Scenario(lambda: FixedWindow(3000, 60, phase=0.0), duration=300),
-        bound="doubling each 0.37 s, 3,000 are used up at 3,000 ln 2 / 0.37 = 5,600/s: 220 are on "
-        "their way while the first refusal travels 0.04 s, and 1 % is 150",
     ),
     "3,000 in each minute, announced": Situation(
         Scenario(lambda: FixedWindow(3000, 60, announce=True, phase=0.0), duration=300)

@@ -14,10 +14,10 @@ from statistics import fmean
 
 import pytest
 
-from msgconv_async.pacing import adaptive
+from msgconv_async.pacing import adaptive, starts
 from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.starts import Knob, Start
-from tests.pacing.simulation import LeakyBucket, Report, Scenario, SlotLimit, Way, run
+from tests.pacing.simulation import LeakyBucket, Report, Scenario, SlotLimit, Way, between, run
 from tests.pacing.situations import SITUATIONS, WAYS
 
 SEEDS = range(1, 5)
@@ -269,36 +269,47 @@ def test_ten_thousand_fresh_limits_are_small() -> None:
 # Constants earn their place: without them, a figure falls
 
 
+def without(monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float) -> None:
+    """Sets a constant wherever it is used to what has no effect, or the opposite one."""
+    for module in (adaptive, starts):
+        if hasattr(module, constant):
+            monkeypatch.setattr(module, constant, neutral)
+
+
 @pytest.mark.parametrize(
     ("constant", "neutral", "name"),
     [
-        ("LOOSE", 1e6, "bucket 5/s"),
+        ("START_SLOTS", 2, "4 slots"),
+        ("FAST", 1e6, "bucket 500/s"),
+        ("LOOSE", 1e6, "two on 100/s"),
         ("REST", 4.0, "bucket 5/s"),
         ("REST_SECONDS", 0.0, "50 in each second, answers 0.05 s"),
-        ("SHARED_SECONDS", 0.0, "four on 100/s"),
-        ("CALMEST", 1.0, "4 slots"),
+        ("SHARED_SECONDS", 0.0, "four on 40 slots"),
+        ("CALMEST", 1.0, "bucket 50/s"),
+        ("FEW", 2, "bucket 50/s, answers 1.5 s"),
         ("OUTAGE", 10**6, "3,000 in each minute"),
         ("LONG", 1e6, "3,000 in each minute"),
+        ("WINDOW", 0.0, "3,000 in each minute"),
     ],
 )
 def test_without_it_more_is_refused(
     monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float, name: str
 ) -> None:
-    """Refusals rise by a quarter or more."""
+    """Refusals rise by half or more."""
     usual = mean(name, Report.refusal_share)  # before the change, as it is kept for other tests
-    monkeypatch.setattr(adaptive, constant, neutral)
-    assert 1.25 * usual < fresh(name, Report.refusal_share)
+    without(monkeypatch, constant, neutral)
+    assert 1.5 * usual < fresh(name, Report.refusal_share)
 
 
 @pytest.mark.parametrize(
     ("constant", "neutral", "name", "loss"),
     [
-        ("GENTLE", 1, "bucket 5/s", 0.02),
-        ("MOVED", 10.0, "bucket 50/s halves", 0.05),
-        ("FEW", 2, "bucket 50/s", 0.04),
-        ("LOOK_BACK", 16, "4 slots", 0.08),
-        ("SURE", 0.0, "bucket 5/s", 0.05),
-        ("OWN", 1 / 64, "four on 8 slots", 0.03),
+        ("START_RATE", 2.0, "4 slots", 0.05),
+        ("LOOK_BACK", 16, "4 slots", 0.20),
+        ("PATIENCE", 2.0, "3,000 in each minute", 0.10),
+        ("SURE", 0.0, "bucket 5/s", 0.20),
+        ("OWN", 1e-9, "20 slots", 0.05),
+        ("DOUBT", 1e-9, "bucket 5/s", 0.10),
     ],
 )
 def test_without_it_less_is_used(
@@ -306,26 +317,44 @@ def test_without_it_less_is_used(
 ) -> None:
     """Goodput falls."""
     usual = mean(name, Report.goodput)
-    monkeypatch.setattr(adaptive, constant, neutral)
+    without(monkeypatch, constant, neutral)
     assert usual - loss > fresh(name, Report.goodput)
 
 
-@pytest.mark.parametrize(("constant", "neutral"), [("REACH", 0.05), ("GIVE", 0.0)])
+@pytest.mark.parametrize(
+    ("constant", "neutral", "name"),
+    [
+        ("REACH", 0.05, "8 slots halve, answers 1 s"),
+        ("MOVED", 10.0, "bucket 50/s halves"),
+        ("GIVE", 0.0, "bucket 50/s halves"),
+    ],
+)
 def test_without_it_a_return_is_found_later(
-    monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float
+    monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float, name: str
 ) -> None:
-    """A limit that fell and returned is used again two seconds later, or worse."""
-    name = "bucket 50/s halves"
-    usual = mean(name, lambda report: report.regain(100))
-    monkeypatch.setattr(adaptive, constant, neutral)
-    assert 2.0 + usual < fresh(name, lambda report: min(40.0, report.regain(100)))
+    """A limit that fell and returned is used again five seconds later, or worse."""
+
+    def returned(report: Report) -> float:
+        return min(40.0, report.regain(100))
+
+    usual = mean(name, returned)
+    without(monkeypatch, constant, neutral)
+    assert 5.0 + usual < fresh(name, returned)
 
 
-def test_with_fewer_slots_at_first_slow_answers_hold_up_the_start(
-    monkeypatch: pytest.MonkeyPatch,
+RISES = Scenario(lambda: LeakyBucket(100, 5, between(0, 1800, 0.5)), duration=1930, changes=(1800,))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_limit_that_rises_is_found_in_two_minutes(seed: int) -> None:
+    """It stood for half an hour, so that rests are the longest, and doubles."""
+    assert 120.0 >= run(RISES, seed).regain(1800, horizon=125.0)
+
+
+@pytest.mark.parametrize("constant", ["CALMEST", "RISEN"])
+def test_without_it_a_limit_that_rises_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, constant: str
 ) -> None:
-    """Where an answer takes 1.5 s, four slots would stretch the cold start by a round trip."""
-    name = "bucket 50/s, answers 1.5 s"
-    usual = mean(name, lambda report: report.answered(0, 5))
-    monkeypatch.setattr(adaptive, "START_SLOTS", 4)
-    assert 0.75 * usual > fresh(name, lambda report: report.answered(0, 5))
+    """Rests without end, or probes as flat as the rest was long."""
+    without(monkeypatch, constant, 1e9)
+    assert 120.0 < run(RISES, 1).regain(1800, horizon=125.0)

@@ -134,3 +134,29 @@ def test_bounds_are_kept() -> None:
     pacer = run_virtual(main())
     assert pacer.rate <= 20
     assert pacer.concurrency <= 3
+
+
+def test_after_an_outage_one_goes_first() -> None:
+    """All refused, and a pause: then one request, and the others once its refusal would be back."""
+
+    async def main() -> list[float]:
+        starts: list[float] = []
+        pacer = Pacer(rate=(100.0, 1000.0), concurrency=50)
+        loop = asyncio.get_running_loop()
+
+        async def request() -> None:
+            async with pacer.turn() as turn:
+                starts.append(loop.time())
+                await asyncio.sleep(0.04 if loop.time() < 1 else 1.0)
+                if loop.time() < 1:
+                    turn.throttled(1.0)
+                else:
+                    turn.answered()
+
+        await asyncio.gather(*(request() for _ in range(30)))
+        return starts
+
+    starts = run_virtual(main())
+    first, second, third = [at for at in starts if at >= 1.0][:3]
+    assert 2 * 0.04 == pytest.approx(second - first, abs=0.002)
+    assert 0.01 == pytest.approx(third - second, abs=0.002)
