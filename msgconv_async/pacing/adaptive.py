@@ -16,7 +16,7 @@ The rules:
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
    a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
-   because limits that fell tend to return.
+   because limits that fell tend to return. Four rests without a refusal: it rose, so begin again.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
@@ -37,7 +37,7 @@ from typing import Final
 from msgconv_async.pacing.starts import FEW, Knob, Start, Starts
 
 START_RATE: Final = 20.0  # starts per second when cold: 50 ms apart, few enough to offend nobody
-START_SLOTS: Final = 16  # requests in flight when cold
+START_SLOTS: Final = 16  # requests in flight when cold: as many as START_RATE makes of 0.8 s
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
 LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
 REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
