@@ -28,13 +28,18 @@ def simulate(seeds: Sequence[int]) -> None:
     """Play every situation in every way, and print what came of it."""
     print(f"\nsimulated, {len(seeds)} seeds: mean (worst); * meets every goal")
     print("rec: seconds until 90 % of a limit that fell / rose is used again; Jain: fairness")
+    met = dict.fromkeys(WAYS, 0)
     for name, situation in SITUATIONS.items():
         print(name)
         for way in WAYS:
             reports = [run(situation.scenario, seed, WAYS[way]) for seed in seeds]
-            print(f"    {way:18}{_line(situation, reports)}", flush=True)
+            line = _line(situation, reports)
+            met[way] += line.endswith("*")
+            print(f"    {way:18}{line}", flush=True)
         if situation.bound:
             print(f"    out of reach: {situation.bound}")
+    counts = ", ".join(f"{way} {count}" for way, count in met.items())
+    print(f"of {len(SITUATIONS)} situations, every goal is met in: {counts}")
 
 
 def _line(situation: Situation, reports: list[Report]) -> str:

@@ -50,6 +50,7 @@ MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
+LONGEST: Final = 30.0  # seconds: most to wait before the next try, however long an outage lasted
 LONG: Final = 1.0  # seconds: an outage longer than this shows a window of its own
 WINDOW: Final = 0.25  # of the time between two long outages: the least rest, to probe each once
 SURE: Final = 3.0  # most that the belief in a knob can be: two or three refusals turn it
@@ -70,7 +71,8 @@ class AdaptiveLimit:
         paused_until: Monotonic seconds before which nothing should start (-inf: not paused).
 
     Raises:
-        ValueError: When a lower bound is not above 0 or exceeds its upper bound.
+        ValueError: When a lower bound is not above 0 (of concurrency: below 1) or exceeds its
+            upper bound.
     """
 
     def __init__(
@@ -79,8 +81,8 @@ class AdaptiveLimit:
         rate: tuple[float, float] = (0.05, 10_000.0),
         concurrency: tuple[int, int] = (1, 1000),
     ) -> None:
-        _check("rate", rate)
-        _check("concurrency", concurrency)
+        _check("rate", rate, math.ulp(0.0))
+        _check("concurrency", concurrency, 1)
         self._rate_bounds = rate
         self._slot_bounds = concurrency
         self.rate = self._clamp("rate", START_RATE)
@@ -106,15 +108,14 @@ class AdaptiveLimit:
         self._mark = (0, 0.0, 0)  # seq, time and refusals then
         self._full = False  # the mark was a full moment, and demand never paused since
         self._steady = False  # the limit has not evidently moved since the mark
+        self._outages = True  # the mark ended one, or is the first start of all
         # Refusals: the last cut, and the starts refused in a row.
         self._cut_seq = 0  # starts up to this one say nothing new
         self._cut_at = -math.inf
         self._judged = 0
         self._run = 0
         self._first = self._last = _NOBODY
-        self._turns_at = (
-            -math.inf
-        )  # no answer to expect before: the last refused, or as it was told
+        self._turns_at = -math.inf  # no answer was to be expected before
         self._one_first = 0.0  # seconds that the others wait for the first after an outage
 
     @property
@@ -183,6 +184,7 @@ class AdaptiveLimit:
             now: Monotonic seconds.
             retry_after: Seconds the server asked for, None if it did not.
         """
+        retry_after = max(0.0, retry_after or 0.0)
         company = self._starts.company(start)
         self._starts.ended += 1
         self._refused += 1
@@ -205,7 +207,7 @@ class AdaptiveLimit:
         elif self._run < OUTAGE or new:
             self._cut_rate(start, speed, new=new, early=early)
 
-    def _lengthen_run(self, start: Start, now: float, retry_after: float | None) -> None:
+    def _lengthen_run(self, start: Start, now: float, retry_after: float) -> None:
         """Notes one more start refused in a row, in any order; a pause if everything is."""
         if start.seq > self._last.seq:
             self._last, self._turns_at = start, start.at
@@ -216,9 +218,9 @@ class AdaptiveLimit:
             self._first = first or start
         self._run = max(1, self._last.seq - self._first.seq + 1)
         if self._run >= OUTAGE:
-            wait = retry_after or (now - self._first.at) * PATIENCE
+            wait = retry_after or min((now - self._first.at) * PATIENCE, LONGEST)
             self.paused_until = max(self.paused_until, now + wait)
-            self._one_first = 2.0 * (now - start.at)  # its refusal would take half as long
+            self._one_first = min(2.0 * (now - start.at), LONG)  # its refusal would take half
 
     # ------------------------------------------------------------------ which knob
 
@@ -293,7 +295,7 @@ class AdaptiveLimit:
     def _hasten(self) -> None:
         """Goes on from here on the first curve: the ceiling is no longer where it was."""
         above = self._reach * (self._x - 1.0) ** 3
-        self._calm = 1.0
+        self._calm, self._window = 1.0, 0.0
         self._shape()
         self._x = 1.0 + math.cbrt(above / self._reach)
 
@@ -310,16 +312,20 @@ class AdaptiveLimit:
         self._run = 0
         self._mark = (start.seq, turned, self._refused)
         self._full = True
-        if not outage or accepted < FEW:
+        known, self._outages = self._outages, outage
+        if not outage or accepted < FEW or elapsed <= 0:
             return
-        if refused_for > elapsed / 2 and self._rate_bounds[0] < self._rate_bounds[1]:
-            self._steered = "rate"  # a quota of requests, used up: slots would have come free
-            self._belief = -SURE
+        if refused_for > elapsed / 2:
+            if not known:
+                return  # one alone may be an incident: it tells no quota
+            if self._rate_bounds[0] < self._rate_bounds[1]:
+                self._steered = "rate"  # a quota of requests, used up: slots would have come free
+                self._belief = -SURE
         elif not exact:
             return
         if self._steered == "rate":
             if refused_for > LONG:
-                self._window = max(self._window, elapsed * WINDOW)
+                self._window = elapsed * WINDOW
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
 
     # ------------------------------------------------------------------ the knobs
@@ -338,9 +344,9 @@ class AdaptiveLimit:
         return min(max(value, low), high)
 
 
-def _check(name: str, bounds: tuple[float, float]) -> None:
-    if not 0 < bounds[0] <= bounds[1] < math.inf:
+def _check(name: str, bounds: tuple[float, float], least: float) -> None:
+    if not least <= bounds[0] <= bounds[1] < math.inf:
         raise ValueError(
-            f"{name} is {bounds!r}: it must be a lower and an upper bound, finite and above 0, "
-            "the lower one first; equal bounds fix it"
+            f"{name} is {bounds!r}: it must be a lower and an upper bound, finite and "
+            f"{'at least 1' if least == 1 else 'above 0'}, the lower one first; equal bounds fix it"
         )

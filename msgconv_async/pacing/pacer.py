@@ -52,7 +52,8 @@ class Pacer:
     A request starts when it is first in the queue, a slot is free, and the bucket holds a token.
     How many slots there are, and how many tokens a second, follows from how the service answers:
     gently at first, and without a number from you. Only a throttled request itself has to wait
-    long; the account's others go on, slower. Belongs to the event loop that it is first used in.
+    long; the account's others go on, slower, unless everything is refused. Belongs to the event
+    loop that it is first used in.
 
     Args:
         rate: Starts per second: a number fixes it, for who knows the limit; a pair bounds it.
@@ -170,10 +171,10 @@ class Pacer:
         else:
             limit.neutral(start, now)
         self._slots.capacity = limit.concurrency
+        self._line.pause(limit.paused_until)  # who is due by now is due at the old rate
         if limit.rate != self._bucket.rate:
-            self._line.replan()  # who is due by now is due at the old rate
             self._bucket.change(now, limit.rate, self._bucket.burst)
-        self._line.pause(limit.paused_until)
+            self._line.replan()
 
 
 class Turn:

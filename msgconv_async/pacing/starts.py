@@ -104,8 +104,12 @@ class Starts:
         return self._last[here] if here > 0 else None
 
     def company(self, refused: Start) -> int:
-        """What was in flight, itself included, when it was refused: before `ended` counts it."""
-        return refused.in_flight - (self.ended - refused.ended)
+        """What was in flight, itself included, when it was refused: before `ended` counts it.
+
+        A refusal so late that all of them, and more, are over by then tells only how it started.
+        """
+        left = refused.in_flight - (self.ended - refused.ended)
+        return left if left > 0 else refused.in_flight
 
     def testimony(self, refused: Start, now: float, company: int, steered: Knob | None) -> float:
         """How much rarer its company was than its pace, as a logarithm: above 0 blames the slots.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 
@@ -246,12 +247,18 @@ def test_what_is_not_fixed_adapts() -> None:
     assert 100.0 == report.clients[0].limit.rate
 
 
-@pytest.mark.parametrize("bounds", [(0, 1), (2, 1), (1, math.inf), (math.nan, 1), (-1, 5)])
 @pytest.mark.parametrize("name", ["rate", "concurrency"])
+@pytest.mark.parametrize("bounds", [(0, 1), (2, 1), (1, math.inf), (math.nan, 1), (-1, 5)])
 def test_bounds_out_of_order_are_refused(name: str, bounds: tuple[int, int]) -> None:
     """Bounds that are not positive and in order are a mistake of the caller, told by name."""
     with pytest.raises(ValueError, match=f"{name} is .*lower one first"):
         AdaptiveLimit(**{name: bounds})
+
+
+def test_less_than_one_at_a_time_is_refused() -> None:
+    """Half a request never starts."""
+    with pytest.raises(ValueError, match="at least 1"):
+        AdaptiveLimit(concurrency=(0.5, 0.9))  # type: ignore[arg-type]
 
 
 def test_ten_thousand_fresh_limits_are_small() -> None:
@@ -340,6 +347,31 @@ def test_without_it_a_return_is_found_later(
     usual = mean(name, returned)
     without(monkeypatch, constant, neutral)
     assert 5.0 + usual < fresh(name, returned)
+
+
+@dataclass
+class Down(LeakyBucket):
+    """A bucket on a server that refuses everything for ten minutes."""
+
+    def offer(self, now: float) -> bool:
+        return not 120 <= now < 720 and super().offer(now)
+
+
+def after_ten_minutes_down() -> float:
+    """What is used of the minute that follows the outage."""
+    report = run(Scenario(lambda: Down(50, 5), duration=780), 1)
+    return report.answered(720, 780) / (50 * 60)
+
+
+def test_an_incident_is_no_quota() -> None:
+    """Back from an outage of ten minutes, the limit that was known is used again at once."""
+    assert 0.75 <= after_ten_minutes_down()
+
+
+def test_without_it_the_end_of_an_outage_is_found_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that grow with the outage and never stop growing miss its end by minutes."""
+    without(monkeypatch, "LONGEST", 1e9)
+    assert 0.5 > after_ten_minutes_down()
 
 
 RISES = Scenario(lambda: LeakyBucket(100, 5, between(0, 1800, 0.5)), duration=1930, changes=(1800,))

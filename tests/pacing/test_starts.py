@@ -13,6 +13,8 @@ def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:
     assert 5 == starts.company(refused)
     starts.ended += 2
     assert 3 == starts.company(refused)
+    starts.ended += 7  # so late that later starts were over: what it started with is all one knows
+    assert 5 == starts.company(refused)
 
 
 def test_only_the_last_starts_are_remembered() -> None:
