@@ -160,10 +160,15 @@ def _chart(day: Day, console: Console) -> Text:
     )
 
 
+def _middle(believed: Sequence[float]) -> str:
+    return f"{median(believed):.3g}"
+
+
 def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
     """What it cost, and what the client believes next to the truth."""
     sent, throttled = sum(each.sent for each in pacers), sum(each.throttled for each in pacers)
-    believed = sorted(each.concurrency for each in pacers)
+    slots = sorted(each.concurrency for each in pacers)
+    rates = sorted(each.rate for each in pacers)
     table = show.grid("What it cost, and what it found", "", "")
     table.show_header = False
     table.add_row("requests", f"{sent:,}")
@@ -174,6 +179,10 @@ def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float
         "rows per second, from question to row", f"{rows / for_rows:,.0f}", end_section=True
     )
     table.add_row("requests of an account at once: the true limit", f"{LIMIT}")
-    table.add_row("what the client now believes it is", f"{median(believed):g}", style="bold")
-    table.add_row("the lowest and the highest of the accounts", f"{believed[0]} to {believed[-1]}")
+    table.add_row(f"and so a second, as each takes {LATENCY} s", f"{LIMIT / LATENCY:g}")
+    table.add_row("what the client now believes: at once", _middle(slots), style="bold")
+    table.add_row("what the client now believes: a second", _middle(rates), style="bold")
+    table.add_row(
+        "the lowest and the highest of the accounts", f"{rates[0]:.3g} to {rates[-1]:.3g}"
+    )
     return table
