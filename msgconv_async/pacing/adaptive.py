@@ -21,9 +21,9 @@ The rules:
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
 8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for a third
-   of the time that the refusals have lasted; then one goes first, and the others once its refusal
-   would be back. From the end of one such outage to the end of the next, accepted / elapsed is the
-   rate, however long the server's window.
+   of the time that the refusals have lasted, at most 30 s; then one goes first, and the others once
+   its refusal would be back. From the end of one such outage to the end of the next, accepted /
+   elapsed is the rate, however long the server's window; one alone may be an incident.
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
 Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 6585.
@@ -99,7 +99,7 @@ class AdaptiveLimit:
         self._step = 0.0
         self._speed = 0.0  # answers per second when it began
         self._place = 0.0  # where a probe, or a move, last found it
-        self._calm = 0.5  # rests grow by this: 1.0 once it is found twice in the same place
+        self._calm = 0.5  # rests grow by this: 1, 2, 4 ... each time it is found in the same place
         self._stood = 0.0  # the highest at which this knob was found twice
         self._window = 0.0  # seconds: least rest, once a long window was met
         self._shared = 0.0  # share of refusals that came at rest
