@@ -50,9 +50,9 @@ MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this
 GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
-LONGEST: Final = 30.0  # seconds: most to wait before the next try, however long an outage lasted
+LONGEST_WAIT: Final = 30.0  # seconds: ... and at most so long, or its end is missed
 LONG: Final = 1.0  # seconds: an outage longer than this shows a window of its own
-WINDOW: Final = 0.25  # of the time between two long outages: the least rest, to probe each once
+WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest
 SURE: Final = 3.0  # most that the belief in a knob can be: two or three refusals turn it
 
 _NOBODY = Start(-math.inf, 0, 0, None)
@@ -108,15 +108,15 @@ class AdaptiveLimit:
         self._mark = (0, 0.0, 0)  # seq, time and refusals then
         self._full = False  # the mark was a full moment, and demand never paused since
         self._steady = False  # the limit has not evidently moved since the mark
-        self._outages = True  # the mark ended one, or is the first start of all
+        self._since_outage = True  # the mark ended one, or is the first start of all
         # Refusals: the last cut, and the starts refused in a row.
         self._cut_seq = 0  # starts up to this one say nothing new
         self._cut_at = -math.inf
         self._judged = 0
         self._run = 0
         self._first = self._last = _NOBODY
-        self._turns_at = -math.inf  # no answer was to be expected before
-        self._one_first = 0.0  # seconds that the others wait for the first after an outage
+        self._refused_until = -math.inf  # the last of them, or the end of its Retry-After
+        self._head_start = 0.0  # seconds: the first after an outage goes so long before the others
 
     @property
     def found(self) -> bool:
@@ -140,9 +140,9 @@ class AdaptiveLimit:
             self._mark = (0, now, 0)
         if held is None and not self._run and self._starts.never_held():
             self._full = False  # one alone may have waited for the end of a pause
-        if self._one_first:
-            self.paused_until = max(self.paused_until, now + self._one_first)
-            self._one_first = 0.0
+        if self._head_start:
+            self.paused_until = max(self.paused_until, now + self._head_start)
+            self._head_start = 0.0
         return start
 
     def answered(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
@@ -168,9 +168,7 @@ class AdaptiveLimit:
                 grown = self.rate + min(self.rate, FAST) / start.in_flight
                 self.rate = self._clamp("rate", grown)
         if held == "concurrency" or (cold and self._slots < LOOSE * start.in_flight):
-            grown = self._slots * (1.0 + LOOSE / start.in_flight)
-            self._slots = self._clamp("concurrency", grown)
-            self.concurrency = int(self._slots)
+            self._keep_slots_loose(self._slots * (1.0 + LOOSE / start.in_flight))
 
     def neutral(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
         """Notes an outcome that says nothing about the limit (5xx, timeout, cancelled)."""
@@ -210,17 +208,17 @@ class AdaptiveLimit:
     def _lengthen_run(self, start: Start, now: float, retry_after: float) -> None:
         """Notes one more start refused in a row, in any order; a pause if everything is."""
         if start.seq > self._last.seq:
-            self._last, self._turns_at = start, start.at
+            self._last, self._refused_until = start, start.at
         if retry_after:
-            self._turns_at = max(self._turns_at, now + retry_after)
+            self._refused_until = max(self._refused_until, now + retry_after)
         first = self._starts.first_of_run(self._last)
         if first or not self._run:
             self._first = first or start
         self._run = max(1, self._last.seq - self._first.seq + 1)
         if self._run >= OUTAGE:
-            wait = retry_after or min((now - self._first.at) * PATIENCE, LONGEST)
+            wait = retry_after or min((now - self._first.at) * PATIENCE, LONGEST_WAIT)
             self.paused_until = max(self.paused_until, now + wait)
-            self._one_first = min(2.0 * (now - start.at), LONG)  # its refusal would take half
+            self._head_start = min(2.0 * (now - start.at), LONG)  # its refusal would take half
 
     # ------------------------------------------------------------------ which knob
 
@@ -255,9 +253,7 @@ class AdaptiveLimit:
         else:
             ceiling = min(speed, self.rate) * (1.0 - GIVE * early)
         used = self._starts.most_in_flight()
-        used = used if used > start.in_flight else start.in_flight - 1
-        self._slots = self._clamp("concurrency", used)
-        self.concurrency = int(self._slots)
+        self._keep_slots_loose(used if used > start.in_flight else start.in_flight - 1)
         self._cut(max(ceiling, self.rate / 2), speed, new=new, early=early)
 
     def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
@@ -302,21 +298,21 @@ class AdaptiveLimit:
     def _refusals_ended(self, start: Start) -> None:
         """The first answer after refusals: from one such moment to the next the limit is exact."""
         refused_for = start.at - self._first.at
-        turned = (min(self._turns_at, start.at) + start.at) / 2  # the window, in between
+        turned = (min(self._refused_until, start.at) + start.at) / 2  # the window, in between
         elapsed = turned - self._mark[1]
         accepted = self._accepted(start)
         outage = self._run >= OUTAGE
         exact = self._full and (self._steady or refused_for > LONG)
         self.paused_until = -math.inf
-        self._one_first = 0.0
+        self._head_start = 0.0
         self._run = 0
         self._mark = (start.seq, turned, self._refused)
         self._full = True
-        known, self._outages = self._outages, outage
+        since_outage, self._since_outage = self._since_outage, outage
         if not outage or accepted < FEW or elapsed <= 0:
             return
         if refused_for > elapsed / 2:
-            if not known:
+            if not since_outage:
                 return  # one alone may be an incident: it tells no quota
             if self._rate_bounds[0] < self._rate_bounds[1]:
                 self._steered = "rate"  # a quota of requests, used up: slots would have come free
@@ -325,7 +321,7 @@ class AdaptiveLimit:
             return
         if self._steered == "rate":
             if refused_for > LONG:
-                self._window = elapsed * WINDOW
+                self._window = elapsed * WINDOW_REST
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
 
     # ------------------------------------------------------------------ the knobs
@@ -338,6 +334,10 @@ class AdaptiveLimit:
             return
         low, high = self._rate_bounds
         self.rate = low if value < low else min(value, high)
+
+    def _keep_slots_loose(self, value: float) -> None:
+        self._slots = self._clamp("concurrency", value)
+        self.concurrency = int(self._slots)
 
     def _clamp(self, knob: Knob, value: float) -> float:
         low, high = self._rate_bounds if knob == "rate" else self._slot_bounds

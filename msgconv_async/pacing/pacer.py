@@ -60,7 +60,8 @@ class Pacer:
         concurrency: Requests at once: a number fixes it, a pair bounds it.
 
     Raises:
-        ConfigurationError: A bound is not above 0, or the lower one is the higher.
+        ConfigurationError: A bound is not above 0 (of concurrency: below 1), or the lower one is
+            the higher.
 
     Attributes:
         sent: Requests started.
