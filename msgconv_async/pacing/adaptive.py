@@ -91,7 +91,7 @@ class AdaptiveLimit:
         self._starts = Starts()
         self._slots = float(self.concurrency)
         self._steered: Knob | None = None  # None until something is refused
-        self._belief = -SURE  # above zero: the slots are to blame
+        self._belief = -SURE / 2  # above zero: the slots are to blame
         # The curve: x advances by step with each answer to a request that the steered knob held.
         self._ceiling = 0.0
         self._reach = 0.0
@@ -145,9 +145,9 @@ class AdaptiveLimit:
             self._head_start = 0.0
         return start
 
-    def answered(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
+    def answered(self, start: Start, now: float) -> None:
         """Notes an answer (2xx, or any other that the limit let through)."""
-        self._starts.ended += 1
+        self._starts.end(now)
         if self._run and start.seq > self._last.seq:
             self._refusals_ended(start)
         held = start.held
@@ -170,9 +170,9 @@ class AdaptiveLimit:
         if held == "concurrency" or (cold and self._slots < LOOSE * start.in_flight):
             self._keep_slots_loose(self._slots * (1.0 + LOOSE / start.in_flight))
 
-    def neutral(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
+    def neutral(self, start: Start, now: float) -> None:
         """Notes an outcome that says nothing about the limit (5xx, timeout, cancelled)."""
-        self._starts.ended += 1
+        self._starts.end(now)
 
     def throttled(self, start: Start, now: float, retry_after: float | None) -> None:
         """Notes a refusal (429).
@@ -183,8 +183,8 @@ class AdaptiveLimit:
             retry_after: Seconds the server asked for, None if it did not.
         """
         retry_after = max(0.0, retry_after or 0.0)
-        company = self._starts.company(start)
-        self._starts.ended += 1
+        company = self._starts.company(start, now - start.at)
+        self._starts.end(now)
         self._refused += 1
         start.refused = True
         if start.seq <= self._mark[0]:
@@ -198,7 +198,7 @@ class AdaptiveLimit:
         if not new and start.seq > self._judged + FEW:
             self._shared += (early - self._shared) / 4
         self._judged = start.seq
-        speed = self._starts.speed_before(self._first.seq) or self.rate
+        speed = self._starts.speed_before(self._first.seq) or self.rate / 2
         if self._steered == "concurrency":
             self._cut(max(1, company - 1) * (1.0 - GIVE * early), speed, new=new, early=early)
             self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))

@@ -10,16 +10,16 @@ nobody in such company; a limit on the rate refuses in any company, but only whe
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from typing import Final, Literal
 
 Knob = Literal["rate", "concurrency"]
 """What can hold a request back: starts per second, or requests in flight."""
 
 FEW: Final = 8  # fewer starts than this measure nothing
-LOOK_BACK: Final = 256  # starts that a refused one is compared with; up to twice as many are kept
+LOOK_BACK: Final = 100  # starts that a refused one is compared with; up to twice as many are kept
 DOUBT: Final = 3.0  # so many imagined starts on either side: a few real ones prove nothing
-OWN: Final = 0.06  # our own probes make a pace rare: while steered, it counts as no rarer
+OWN: Final = 0.1  # our own probes make a pace rare: while steered, it counts as no rarer
 
 
 class Start:
@@ -41,19 +41,19 @@ class Start:
 
 
 class Starts:
-    """The last 256 to 512 starts, in order.
+    """The last 100 to 200 starts and ends, in order.
 
     Attributes:
         seq: Number of the last start: the first is 1.
-        ended: Requests that are over.
     """
 
-    __slots__ = ("_last", "ended", "seq")
+    __slots__ = ("_ended", "_ends", "_last", "seq")
 
     def __init__(self) -> None:
         self.seq = 0
-        self.ended = 0
         self._last: list[Start] = []
+        self._ended = 0
+        self._ends: list[float] = []
 
     def add(self, now: float, in_flight: int, held: Knob | None) -> Start:
         """Notes a start; see `AdaptiveLimit.started`."""
@@ -64,6 +64,17 @@ class Starts:
         if len(last) == 2 * LOOK_BACK:
             del last[:LOOK_BACK]
         return start
+
+    def end(self, now: float) -> None:
+        """Notes that one is over."""
+        self._ended += 1
+        ends = self._ends
+        ends.append(now)
+        if len(ends) == 2 * LOOK_BACK:
+            del ends[:LOOK_BACK]
+
+    def _ended_by(self, when: float) -> int:
+        return self._ended - len(self._ends) + bisect_right(self._ends, when)
 
     def _index(self, seq: int) -> int:
         return seq - self.seq + len(self._last) - 1
@@ -103,13 +114,14 @@ class Starts:
             here -= 1
         return self._last[here] if here > 0 else None
 
-    def company(self, refused: Start) -> int:
-        """What was in flight, itself included, when it was refused: before `ended` counts it.
+    def company(self, start: Start, trip: float) -> int:
+        """What was in flight, itself included, when it was accepted or refused.
 
-        A refusal so late that all of them, and more, are over by then tells only how it started.
+        That is what was in flight when it started, less what was over `trip` seconds later. A
+        refusal so late that all of them, and more, are over by then tells only how it started.
         """
-        left = refused.in_flight - (self.ended - refused.ended)
-        return left if left > 0 else refused.in_flight
+        left = start.in_flight - (self._ended_by(start.at + trip) - start.ended)
+        return left if left > 0 else start.in_flight
 
     def testimony(self, refused: Start, now: float, company: int, steered: Knob | None) -> float:
         """How much rarer its company was than its pace, as a logarithm: above 0 blames the slots.
@@ -120,7 +132,7 @@ class Starts:
         here = self._index(refused.seq)
         recent = self._last[max(0, here - LOOK_BACK) : max(0, here)]
         accepted = [each for each in recent if not each.refused]
-        if len(accepted) < FEW:
+        if not accepted:
             return 0.0
         drained = len(accepted) / max(refused.at - recent[0].at, 0.001)
         fill, at = 0.0, recent[0].at
@@ -133,12 +145,7 @@ class Starts:
         if steered == "rate":
             pace = max(pace, OWN)
         trip = now - refused.at
-        times = [each.at for each in self._last]
-        companies = []
-        for each in accepted:
-            later = bisect_left(times, each.at + trip)
-            ended = self._last[later].ended if later < len(times) else self.ended
-            companies.append(each.in_flight - (ended - each.ended))
+        companies = [self.company(each, trip) for each in accepted]
         return math.log(pace / _rank(company, companies))
 
 
