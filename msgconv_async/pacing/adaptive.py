@@ -10,13 +10,16 @@ The rules:
 2. Cold start: each answer to a request that had to wait raises both, the rate twofold a round trip
    and by no more than 100/s, the concurrency threefold; never far beyond what is used.
 3. A refusal marks the ceiling. In flight it is exact: n refused, so n - 1. For a rate: at each
-   refusal a bucket is full, so what was accepted between two of them, over the time, IS the rate.
+   refusal a bucket is full, so what was accepted between two of them, over the time, IS the rate;
+   where the limit moved meanwhile, half way from there to the speed just before; half, if nothing
+   could be measured yet.
 4. Below the ceiling a rest, above it a probe, on one cubic curve: ceiling + r * (x - 1)^3, where
    x counts the answers since the refusal in rests. The reach r grows with the square root of the
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
    a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
-   because limits that fell tend to return. Four rests without a refusal: it rose, so begin again.
+   because limits that fell tend to return, unless that one is forgotten: 4 % of it each time. Four
+   rests without a refusal: it rose, so begin again.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
@@ -44,10 +47,11 @@ REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 
 REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
 SHARED_SECONDS: Final = 7.0  # a rest where others share the limit: one for all, to gain alike
 CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be found some time
-REACH: Final = 0.28  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
+REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 RISEN: Final = 4.0  # rests without a refusal after which the limit has evidently risen
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
-GIVE: Final = 0.06  # share given way when refused at rest: makes room for smaller clients
+FORGET: Final = 0.04  # of a ceiling that fell: one that halved is hoped for some 20 probes long
+GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
 LONGEST_WAIT: Final = 30.0  # seconds: ... and at most so long, or its end is missed
@@ -100,7 +104,7 @@ class AdaptiveLimit:
         self._speed = 0.0  # answers per second when it began
         self._place = 0.0  # where a probe, or a move, last found it
         self._calm = 0.5  # rests grow by this: 1, 2, 4 ... each time it is found in the same place
-        self._stood = 0.0  # the highest at which this knob was found twice
+        self._stood: dict[Knob, float] = {}  # the highest at which a knob was found twice
         self._window = 0.0  # seconds: least rest, once a long window was met
         self._shared = 0.0  # share of refusals that came at rest
         # The moment from which accepted / elapsed counts.
@@ -170,7 +174,7 @@ class AdaptiveLimit:
         if held == "concurrency" or (cold and self._slots < LOOSE * start.in_flight):
             self._keep_slots_loose(self._slots * (1.0 + LOOSE / start.in_flight))
 
-    def neutral(self, start: Start, now: float) -> None:
+    def neutral(self, start: Start, now: float) -> None:  # noqa: ARG002 - one form for all outcomes
         """Notes an outcome that says nothing about the limit (5xx, timeout, cancelled)."""
         self._starts.end(now)
 
@@ -228,10 +232,8 @@ class AdaptiveLimit:
         if self._run == 1:
             belief = self._belief + self._starts.testimony(start, now, company, old)
             self._belief = min(max(belief, -SURE), SURE)
-        few = self._run >= OUTAGE and 2 * start.in_flight <= self._first.in_flight
-        if company <= 1 or few:
-            self._belief = -SURE  # no limit on requests in flight refuses so few
-        knob: Knob = "rate" if self._belief < 0 else "concurrency"
+        one = company <= 1  # fewer cannot be in flight, only later
+        knob: Knob = "rate" if one or self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
         elif self._rate_bounds[0] == self._rate_bounds[1]:
@@ -248,10 +250,14 @@ class AdaptiveLimit:
     def _cut_rate(self, start: Start, speed: float, *, new: bool, early: bool) -> None:
         accepted = self._accepted(start)
         self._steady = not new and self.rate <= (1.0 + MOVED) * self._ceiling
-        if self._steady and not early and self._full and accepted >= FEW:
-            ceiling = accepted / max(start.at - self._mark[1], 0.001)
-        else:
-            ceiling = min(speed, self.rate) * (1.0 - GIVE * early)
+        ceiling = min(speed, self.rate)
+        if self._full and not early and accepted >= FEW:
+            lately = accepted / max(start.at - self._mark[1], 0.001)
+            if self._steady:
+                ceiling = lately
+            elif lately < ceiling:
+                ceiling = (lately + ceiling) / 2  # it rose meanwhile, or the bucket ran empty
+        ceiling *= 1.0 - GIVE * early
         used = self._starts.most_in_flight()
         self._keep_slots_loose(used if used > start.in_flight else start.in_flight - 1)
         self._cut(max(ceiling, self.rate / 2), speed, new=new, early=early)
@@ -260,17 +266,16 @@ class AdaptiveLimit:
         """Takes a new ceiling, and the calm that it deserves."""
         knob = self._steered or "rate"
         slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
-        if new:
-            self._stood = 0.0
         if new or abs(ceiling - self._place) > slack:
             self._place, self._calm = ceiling, 0.5
         elif early:
-            self._calm = max(self._calm, 1.0)
+            self._calm = max(1.0, self._calm)
         else:
             self._place = ceiling
-            fell = ceiling < (1.0 - MOVED) * self._stood
+            stood = self._stood.get(knob, 0.0)
+            fell = ceiling < (1.0 - MOVED) * stood
             self._calm = 1.0 if fell else min(2.0 * self._calm, CALMEST)
-            self._stood = max(self._stood, ceiling)
+            self._stood[knob] = max(ceiling, stood + (ceiling - stood) * FORGET)
         self._begin_rest(ceiling, speed)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:

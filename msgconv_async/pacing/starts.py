@@ -141,7 +141,7 @@ class Starts:
             fill = max(0.0, fill - drained * (each.at - at)) + 1.0
             at = each.at
             fills.append(fill)
-        pace = min(0.5, _rank(max(0.0, fill - drained * (refused.at - at)) + 1.0, fills))
+        pace = _rank(max(0.0, fill - drained * (refused.at - at)) + 1.0, fills)
         if steered == "rate":
             pace = max(pace, OWN)
         trip = now - refused.at

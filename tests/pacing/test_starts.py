@@ -2,19 +2,30 @@
 
 import pytest
 
-from msgconv_async.pacing.starts import LOOK_BACK, Knob, Start, Starts
+from msgconv_async.pacing.starts import LOOK_BACK, Knob, Starts
 
 
 def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:
     """Whoever was answered while the refusal travelled had left the server before it came."""
     starts = Starts()
     for number in range(1, 6):
-        refused = starts.add(number / 100, number, "rate")
-    assert 5 == starts.company(refused)
-    starts.ended += 2
-    assert 3 == starts.company(refused)
-    starts.ended += 7  # so late that later starts were over: what it started with is all one knows
-    assert 5 == starts.company(refused)
+        start = starts.add(number / 100, number, "rate")
+    assert 5 == starts.company(start, 0.04)
+    for when in (0.07, 0.08, 0.10):
+        starts.end(when)
+    assert 3 == starts.company(start, 0.04)
+    assert 2 == starts.company(start, 0.05)
+
+
+def test_a_refusal_later_than_all_others_tells_how_it_started() -> None:
+    """So late that later starts were over: what it started with is all one knows."""
+    starts = Starts()
+    for number in range(1, 4):
+        late = starts.add(number / 100, number, "rate")
+    for each in range(4, 9):
+        starts.add(each / 100, 4, "rate")
+        starts.end(each / 100)
+    assert 3 == starts.company(late, 1.0)
 
 
 def test_only_the_last_starts_are_remembered() -> None:
@@ -23,40 +34,52 @@ def test_only_the_last_starts_are_remembered() -> None:
     old = starts.add(0.0, 1, "rate")
     for each in range(1, 2 * LOOK_BACK):
         starts.add(each / 10, 1, "rate")
-        starts.ended += 1
+        starts.end(each / 10)
     old.refused = True
     assert starts.first_of_run(old) is None
     assert 0.0 == starts.testimony(old, 100.0, 1, "rate")
     assert 10.0 == pytest.approx(starts.pace(starts.seq))
 
 
-def _played(gaps: list[float], in_flight: list[int]) -> tuple[Starts, Start]:
-    """A hundred starts with these gaps and companies, in turn; nobody ends; the last is refused."""
-    starts, now = Starts(), 0.0
-    for each in range(100):
+def _play(starts: Starts, gaps: list[float], companies: list[int], count: int) -> float:
+    """So many starts, with these gaps and companies in turn; returns when the last one began."""
+    now, busy = 0.0, 0
+    for each in range(count):
         now += gaps[each % len(gaps)]
-        start = starts.add(now, in_flight[each % len(in_flight)], "rate")
-        starts.ended = start.ended
-    start.refused = True
-    return starts, start
+        company = companies[each % len(companies)]
+        while busy >= company:
+            starts.end(now)
+            busy -= 1
+        busy += 1
+        starts.add(now, busy, "rate")
+    return now
 
 
 @pytest.mark.parametrize("steered", ["rate", "concurrency"])
 def test_rare_company_at_an_ordinary_pace_blames_the_slots(steered: Knob) -> None:
     """Five in flight and refused, where up to four were always accepted."""
-    starts, _ = _played([0.1, 0.02, 0.2, 0.08], [2, 3, 4])
-    refused = starts.add(starts.seq / 10 + 0.1, 5, steered)
-    starts.ended = refused.ended
+    starts = Starts()
+    now = _play(starts, [0.1, 0.05, 0.2, 0.08], [2, 3, 4], 100)
+    refused = starts.add(now + 0.1, 5, steered)
     refused.refused = True
-    assert 1.0 < starts.testimony(refused, refused.at + 0.04, 5, steered)
+    assert 1.0 < starts.testimony(refused, now + 0.14, 5, steered)
 
 
 @pytest.mark.parametrize("steered", ["rate", "concurrency"])
 def test_a_rare_pace_in_ordinary_company_blames_the_rate(steered: Knob) -> None:
     """Three in flight and refused after a hurry, where five were accepted often."""
-    starts, last = _played([0.1], [2, 3, 4, 5])
+    starts = Starts()
+    now = _play(starts, [0.1], [2, 3, 4, 5], 100)
     for each in range(1, 9):
-        refused = starts.add(last.at + each / 100, 3, steered)
-    starts.ended = refused.ended
+        refused = starts.add(now + each / 100, 3, steered)
     refused.refused = True
     assert -1.0 > starts.testimony(refused, refused.at + 0.04, 3, steered)
+
+
+def test_four_accepted_are_little_evidence() -> None:
+    """A bucket refuses the fifth of the first starts as well as four slots do."""
+    starts = Starts()
+    now = _play(starts, [0.05], [1, 2, 3, 4], 4)
+    refused = starts.add(now + 0.05, 5, "rate")
+    refused.refused = True
+    assert 0.5 > abs(starts.testimony(refused, now + 0.09, 5, "rate"))
