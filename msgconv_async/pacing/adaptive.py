@@ -79,6 +79,41 @@ class AdaptiveLimit:
             upper bound.
     """
 
+    __slots__ = (
+        "_belief",
+        "_calm",
+        "_ceiling",
+        "_cut_at",
+        "_cut_seq",
+        "_first",
+        "_full",
+        "_head_start",
+        "_judged",
+        "_last",
+        "_mark",
+        "_place",
+        "_rate_bounds",
+        "_reach",
+        "_refused",
+        "_refused_until",
+        "_run",
+        "_shared",
+        "_since_outage",
+        "_slot_bounds",
+        "_slots",
+        "_speed",
+        "_starts",
+        "_steady",
+        "_steered",
+        "_step",
+        "_stood",
+        "_window",
+        "_x",
+        "concurrency",
+        "paused_until",
+        "rate",
+    )
+
     def __init__(
         self,
         *,
