@@ -167,8 +167,9 @@ def _middle(believed: Sequence[float]) -> str:
 def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
     """What it cost, and what the client believes next to the truth."""
     sent, throttled = sum(each.sent for each in pacers), sum(each.throttled for each in pacers)
-    slots = sorted(each.concurrency for each in pacers)
-    rates = sorted(each.rate for each in pacers)
+    slots = [each.concurrency for each in pacers]
+    rates = [each.rate for each in pacers]
+    asked = sorted(min(rate, held / LATENCY) for rate, held in zip(rates, slots, strict=True))
     table = show.grid("What it cost, and what it found", "", "")
     table.show_header = False
     table.add_row("requests", f"{sent:,}")
@@ -182,7 +183,8 @@ def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float
     table.add_row(f"and so a second, as each takes {LATENCY} s", f"{LIMIT / LATENCY:g}")
     table.add_row("what the client now believes: at once", _middle(slots), style="bold")
     table.add_row("what the client now believes: a second", _middle(rates), style="bold")
+    table.add_row("and so asks a second, as the tighter one holds", _middle(asked), style="bold")
     table.add_row(
-        "the lowest and the highest of the accounts", f"{rates[0]:.3g} to {rates[-1]:.3g}"
+        "the lowest and the highest of the accounts", f"{asked[0]:.3g} to {asked[-1]:.3g}"
     )
     return table
