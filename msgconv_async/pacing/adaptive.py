@@ -18,8 +18,8 @@ The rules:
    ceiling, so that small clients gain relatively more and shares of one limit drift together.
 5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
    a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
-   because limits that fell tend to return, unless that one is forgotten: 4 % of it each time. Four
-   rests without a refusal: it rose, so begin again.
+   because limits that fell tend to return; that one is forgotten, though, by 4 % of the difference
+   each time. Four rests without a refusal: it rose, so begin again.
 6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
 7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
    The logarithm of the one over the other adds to a belief; its sign chooses the knob.
@@ -50,7 +50,7 @@ CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 RISEN: Final = 4.0  # rests without a refusal after which the limit has evidently risen
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
-FORGET: Final = 0.04  # of a ceiling that fell: one that halved is hoped for some 20 probes long
+FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halved, in 20 probes
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
@@ -145,7 +145,7 @@ class AdaptiveLimit:
         # The moment from which accepted / elapsed counts.
         self._refused = 0
         self._mark = (0, 0.0, 0)  # seq, time and refusals then
-        self._full = False  # the mark was a full moment, and demand never paused since
+        self._full = False  # the mark was a full moment, and demand did not pause since
         self._steady = False  # the limit has not evidently moved since the mark
         self._since_outage = True  # the mark ended one, or is the first start of all
         # Refusals: the last cut, and the starts refused in a row.
@@ -177,8 +177,8 @@ class AdaptiveLimit:
         start = self._starts.add(now, in_flight, held)
         if start.seq == 1:
             self._mark = (0, now, 0)
-        if held is None and not self._run and self._starts.never_held():
-            self._full = False  # one alone may have waited for the end of a pause
+        if held is None and not self._run:
+            self._full &= not self._starts.demand_paused(self.paused_until, self.rate)
         if self._head_start:
             self.paused_until = max(self.paused_until, now + self._head_start)
             self._head_start = 0.0
@@ -188,7 +188,7 @@ class AdaptiveLimit:
         """Notes an answer (2xx, or any other that the limit let through)."""
         self._starts.end(now)
         if self._run and start.seq > self._last.seq:
-            self._refusals_ended(start)
+            self._refusals_ended(start, now)
         held = start.held
         if held is None:
             return
@@ -222,7 +222,7 @@ class AdaptiveLimit:
             retry_after: Seconds the server asked for, None if it did not.
         """
         retry_after = max(0.0, retry_after or 0.0)
-        company = self._starts.company(start, now - start.at)
+        company = self._starts.company(start, now)
         self._starts.end(now)
         self._refused += 1
         start.refused = True
@@ -335,7 +335,7 @@ class AdaptiveLimit:
         self._shape()
         self._x = 1.0 + math.cbrt(above / self._reach)
 
-    def _refusals_ended(self, start: Start) -> None:
+    def _refusals_ended(self, start: Start, now: float) -> None:
         """The first answer after refusals: from one such moment to the next the limit is exact."""
         refused_for = start.at - self._first.at
         turned = (min(self._refused_until, start.at) + start.at) / 2  # the window, in between
@@ -343,7 +343,7 @@ class AdaptiveLimit:
         accepted = self._accepted(start)
         outage = self._run >= OUTAGE
         exact = self._full and (self._steady or refused_for > LONG)
-        self.paused_until = -math.inf
+        self.paused_until = min(self.paused_until, now)
         self._head_start = 0.0
         self._run = 0
         self._mark = (start.seq, turned, self._refused)
@@ -351,9 +351,10 @@ class AdaptiveLimit:
         since_outage, self._since_outage = self._since_outage, outage
         if not outage or accepted < FEW or elapsed <= 0:
             return
-        if refused_for > elapsed / 2:
-            if not since_outage:
-                return  # one alone may be an incident: it tells no quota
+        mostly = refused_for > elapsed / 2
+        if (mostly or refused_for > LONG) and not since_outage:
+            return  # one alone may be an incident: it tells no quota
+        if mostly:
             if self._rate_bounds[0] < self._rate_bounds[1]:
                 self._steered = "rate"  # a quota of requests, used up: slots would have come free
                 self._belief = -SURE

@@ -1,10 +1,11 @@
 """The last starts of one account, and what a refusal among them says about its cause.
 
 A limit on requests in flight and a limit on their rate refuse in different company. What was in
-flight when a request was refused is known exactly: what was in flight when it started, without what
-had been answered by the time its refusal came back, since a refusal takes as long to arrive as the
-answers of those who had left just then. A limit of n refuses at n + 1, every time, and accepts
-nobody in such company; a limit on the rate refuses in any company, but only when the pace was high.
+flight when a request was refused is known exactly, from a server that refuses at once: what was in
+flight when it started, without what had been answered by the time its refusal came back, since a
+refusal takes as long to arrive as the answers of those who had left just then. A limit of n refuses
+at n + 1, every time, and accepts nobody in such company; a limit on the rate refuses in any company,
+but only when the pace was high. A server that is slow to refuse blurs this: it costs some refusals.
 """
 
 from __future__ import annotations
@@ -73,16 +74,19 @@ class Starts:
         if len(ends) == 2 * LOOK_BACK:
             del ends[:LOOK_BACK]
 
-    def _ended_by(self, when: float) -> int:
-        return self._ended - len(self._ends) + bisect_right(self._ends, when)
-
     def _index(self, seq: int) -> int:
         return seq - self.seq + len(self._last) - 1
 
-    def never_held(self) -> bool:
-        """Whether neither of the last two starts had to wait: demand is below the limit."""
-        last = self._last
-        return len(last) > 1 and last[-1].held is None and last[-2].held is None
+    def demand_paused(self, resumed: float, rate: float) -> bool:
+        """Whether demand is below the limit, or was until the last start, which nothing held.
+
+        So it is when nothing held the one before either, or when eight could have started since
+        then, or since a pause of ours was over (`resumed`).
+        """
+        if len(self._last) < 2:  # noqa: PLR2004 - the last one and the one before
+            return True
+        before, last = self._last[-2:]
+        return before.held is None or last.at - max(before.at, resumed) > FEW / rate
 
     def pace(self, seq: int) -> float:
         """Starts per second over the last few up to this one; 0.0: not known."""
@@ -94,8 +98,8 @@ class Starts:
     def speed_before(self, seq: int) -> float:
         """Accepted per second just before the start numbered so; 0.0: not known."""
         here = self._index(seq)
-        if here < 0:  # no longer remembered: the oldest that are tell as much
-            here = 2 * FEW + 1
+        if len(self._last) < self.seq:  # some are forgotten: the oldest that are not tell as much
+            here = max(here, 2 * FEW + 1)
         before = self._last[max(0, here - 1 - 2 * FEW) : here]
         if len(before) < FEW:
             return 0.0
@@ -114,14 +118,18 @@ class Starts:
             here -= 1
         return self._last[here] if here > 0 else None
 
-    def company(self, start: Start, trip: float) -> int:
-        """What was in flight, itself included, when it was accepted or refused.
+    def company(self, refused: Start, now: float) -> int:
+        """What was in flight, itself included, when it was refused, if it is told so just now.
 
-        That is what was in flight when it started, less what was over `trip` seconds later. A
-        refusal so late that all of them, and more, are over by then tells only how it started.
+        A refusal so late that all of them, and more, are over by then tells only how it started.
         """
-        left = start.in_flight - (self._ended_by(start.at + trip) - start.ended)
-        return left if left > 0 else start.in_flight
+        left = self._left(refused, now)
+        return left if left > 0 else refused.in_flight
+
+    def _left(self, start: Start, when: float) -> int:
+        """What was in flight at its start, less what was over later (or is forgotten by now)."""
+        ended = self._ended - len(self._ends) + bisect_right(self._ends, when)
+        return start.in_flight - (ended - start.ended)
 
     def testimony(self, refused: Start, now: float, company: int, steered: Knob | None) -> float:
         """How much rarer its company was than its pace, as a logarithm: above 0 blames the slots.
@@ -145,7 +153,7 @@ class Starts:
         if steered == "rate":
             pace = max(pace, OWN)
         trip = now - refused.at
-        companies = [self.company(each, trip) for each in accepted]
+        companies = [max(1, self._left(each, each.at + trip)) for each in accepted]
         return math.log(pace / _rank(company, companies))
 
 

@@ -154,6 +154,24 @@ def test_an_idle_hour_changes_nothing() -> None:
     assert 0.01 >= report.refusal_share(3660, 3720)
 
 
+@dataclass
+class Outage(LeakyBucket):
+    """A bucket on a server that refuses everything for five seconds."""
+
+    def offer(self, now: float) -> bool:
+        return not 663 <= now < 668 and super().offer(now)
+
+
+@pytest.mark.parametrize("idle", [None, (60.0, 660.0)])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_an_outage_of_seconds_is_soon_forgotten(
+    seed: int, idle: tuple[float, float] | None
+) -> None:
+    """Neither the seconds of the outage nor idle minutes before it count as time of a quota."""
+    scenario = Scenario(lambda: Outage(50, 5), idle=idle, duration=730.0)
+    assert 0.9 <= run(scenario, seed).answered(680, 730) / (50 * 50)
+
+
 def test_failures_say_nothing() -> None:
     """One answer in ten a failure: the limit is found all the same."""
     report = run(Scenario(lambda: LeakyBucket(50, 5), failures=0.1), seed=1)

@@ -1,5 +1,7 @@
 """What a refusal says about its cause."""
 
+import math
+
 import pytest
 
 from msgconv_async.pacing.starts import LOOK_BACK, Knob, Starts
@@ -10,11 +12,11 @@ def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:
     starts = Starts()
     for number in range(1, 6):
         start = starts.add(number / 100, number, "rate")
-    assert 5 == starts.company(start, 0.04)
+    assert 5 == starts.company(start, 0.09)
     for when in (0.07, 0.08, 0.10):
         starts.end(when)
-    assert 3 == starts.company(start, 0.04)
-    assert 2 == starts.company(start, 0.05)
+    assert 3 == starts.company(start, 0.09)
+    assert 2 == starts.company(start, 0.10)
 
 
 def test_a_refusal_later_than_all_others_tells_how_it_started() -> None:
@@ -26,6 +28,47 @@ def test_a_refusal_later_than_all_others_tells_how_it_started() -> None:
         starts.add(each / 100, 4, "rate")
         starts.end(each / 100)
     assert 3 == starts.company(late, 1.0)
+
+
+def test_answers_as_fast_as_refusals_leave_nobody_but_oneself() -> None:
+    """Who was accepted was one, even if its answer came as soon as a refusal would have."""
+    starts = Starts()
+    for each in range(100):
+        starts.add(each / 10, 1, "rate")
+        starts.end(each / 10 + 0.04)
+    refused = starts.add(10.0, 2, "rate")
+    refused.refused = True
+    assert 1.0 < starts.testimony(refused, 10.04, 2, "concurrency")
+
+
+def test_the_speed_is_known_however_late_a_refusal_comes() -> None:
+    """Of a hundred starts that are remembered, the oldest tell the speed of those before."""
+    starts = Starts()
+    for each in range(4 * LOOK_BACK):
+        starts.add(each / 1000, 150, "rate")
+        if each >= 2 * LOOK_BACK:
+            late = starts.seq - LOOK_BACK
+            assert 1000.0 == pytest.approx(starts.speed_before(late), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "resumed", "paused"),
+    [
+        ([(0.02, "rate"), (0.02, None)], -math.inf, False),  # the head of the queue, by chance
+        ([(0.02, None), (0.02, None)], -math.inf, True),
+        ([(0.02, "rate"), (9.0, None)], -math.inf, True),
+        ([(0.02, "rate"), (9.0, None)], 9.0, False),  # it was we who paused
+    ],
+)
+def test_demand_pauses_when_nobody_comes(
+    gaps: list[tuple[float, Knob | None]], resumed: float, *, paused: bool
+) -> None:
+    """One start that nothing held is chance, unless it came long after the one before."""
+    starts, now = Starts(), 0.0
+    for gap, held in gaps:
+        now += gap
+        starts.add(now, 1, held)
+    assert paused == starts.demand_paused(resumed, 50.0)
 
 
 def test_only_the_last_starts_are_remembered() -> None:
