@@ -4,8 +4,8 @@ A limit on requests in flight and a limit on their rate refuse in different comp
 flight when a request was refused is known exactly, from a server that refuses at once: what was in
 flight when it started, without what had been answered by the time its refusal came back, since a
 refusal takes as long to arrive as the answers of those who had left just then. A limit of n refuses
-at n + 1, every time, and accepts nobody in such company; a limit on the rate refuses in any company,
-but only when the pace was high. A server that is slow to refuse blurs this: it costs some refusals.
+at n + 1, every time, and accepts nobody in such company; a limit on the rate refuses in any
+company, but only when the pace was high. A server that is slow to refuse blurs this.
 """
 
 from __future__ import annotations
