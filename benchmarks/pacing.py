@@ -19,7 +19,7 @@ from benchmarks import delivery, nginx
 from tests.pacing.simulation import Report, run
 from tests.pacing.situations import SITUATIONS, WAYS, Situation
 
-SEEDS = range(3001, 3007)
+SEEDS = range(3001, 3013)
 DRAWN = ("bucket 50/s halves", "20 slots halve")
 EVERYWHERE = "adaptive"
 
