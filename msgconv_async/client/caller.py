@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Mapping
 
 from msgconv_async.client.account import Account
@@ -71,8 +72,8 @@ class Caller:
         while True:
             start = pacer.start_at_once()
             if start is None:
-                _check_queue(pacer, account, deadline)
-                start = await pacer.start_in_turn()
+                _check_queue(pacer, account, deadline, again=tries > 0)
+                start = await pacer.start_in_turn(again=tries > 0)
             outcome: Outcome = "neutral"
             asked = signer = None
             try:
@@ -98,7 +99,10 @@ class Caller:
                 pacer.finish(start, outcome, asked)
             if isinstance(failure, Repeatable):
                 retries = retries or Retries(
-                    self._policy, deadline, self._policy.throttle_wait, pacer.eta
+                    self._policy,
+                    deadline,
+                    self._policy.throttle_wait,
+                    functools.partial(pacer.eta, again=True),
                 )
                 await asyncio.sleep(retries.wait_after(failure))
             elif not renewed and _is_stale(failure) and logins.refused(account, signer):
@@ -117,10 +121,12 @@ class Caller:
         return "neutral" if isinstance(error, Repeatable) else "answered", None
 
 
-def _check_queue(pacer: Pacer, account: Account, deadline: Deadline) -> None:
-    if asyncio.get_running_loop().time() + (wait := pacer.eta()) > deadline.at:
+def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: bool) -> None:
+    wait = pacer.eta(again=again)
+    if asyncio.get_running_loop().time() + wait > deadline.at:
         raise DeadlineExceeded(
-            f"its turn would come in {wait:.1f} s at the earliest, after {pacer.waiting} others",
+            f"its turn would come in {wait:.1f} s at the present pace"
+            + ("" if again else f", after {pacer.waiting} others"),
             account_id=account.id,
             timeout=deadline.timeout,
         )

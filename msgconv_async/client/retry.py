@@ -141,9 +141,10 @@ class Retries:
                 f" {policy.retry_after_ceiling:g} s",
             ) from None
         wait = max(policy.lengthened(least), asked)
-        if asyncio.get_running_loop().time() + max(wait, self._eta()) >= self._deadline.at:
+        begins = max(wait, self._eta())
+        if asyncio.get_running_loop().time() + begins >= self._deadline.at:
             raise _explained(
-                error, f"another try in {wait:.1f} s would be past the timeout"
+                error, f"another try in {begins:.1f} s would be past the timeout"
             ) from None
         level = logging.INFO if throttled else logging.WARNING
         _LOG.log(level, "%s; again in %.1f s", error, wait)

@@ -2,7 +2,9 @@
 
 What it promises:
 
-- Whoever calls `Line.acquire` first starts first, also against a caller who need not wait.
+- Whoever calls `Line.acquire` first starts first, also against a caller who need not wait. Who
+  started once and comes again, since that start led to nothing, came before all who still wait for
+  their first: it stands among its like, before the others.
 - However many wait, one timer runs, set for the instant at which the head of the queue is due.
   All who are due by the time it fires are released together, each as of its own due instant, so a
   late timer (asyncio's fire on a grid of about a millisecond) costs no rate.
@@ -51,6 +53,7 @@ class Line:
 
     def __init__(self, *gates: Gate) -> None:
         self._gates = gates
+        self._again: OrderedDict[asyncio.Future[Gate | None], None] = OrderedDict()
         self._waiters: OrderedDict[asyncio.Future[Gate | None], None] = OrderedDict()
         self._holding: Gate | None = None
         self._resuming = 0
@@ -61,11 +64,11 @@ class Line:
     @property
     def waiting(self) -> int:
         """How many stand in the queue now."""
-        return len(self._waiters)
+        return len(self._waiters) + len(self._again)
 
     def take(self, now: float) -> bool:
         """Take what a start takes from every gate, if one may start now; tell whether it may."""
-        if self._waiters or self._resuming or now < self._paused_until:
+        if self._waiters or self._again or self._resuming or now < self._paused_until:
             return False
         for gate in self._gates:
             if gate.delay(now) > 0:
@@ -74,8 +77,11 @@ class Line:
             gate.take(now)
         return True
 
-    async def acquire(self) -> Gate | None:
+    async def acquire(self, *, again: bool = False) -> Gate | None:
         """Wait for one's turn, and take what a start takes from every gate.
+
+        Args:
+            again: Whether it had its turn before, and comes before those who had none.
 
         Returns:
             The gate that held up the head of the queue last; None for who did not have to wait,
@@ -85,14 +91,15 @@ class Line:
         if self.take(loop.time()):
             return None
         turn: asyncio.Future[Gate | None] = loop.create_future()
-        self._waiters[turn] = None
-        if len(self._waiters) == 1:
+        queue = self._again if again else self._waiters
+        queue[turn] = None
+        if self.waiting == 1:
             self.replan()
         try:
             held_by = await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiters.pop(turn, None)
+                queue.pop(turn, None)
             else:
                 self._resuming -= 1
                 for gate in self._gates:
@@ -102,13 +109,13 @@ class Line:
         self._resuming -= 1
         return held_by
 
-    def eta(self) -> float:
-        """Return how many seconds from now a start would come if it queued now.
+    def eta(self, *, again: bool = False) -> float:
+        """Return how many seconds from now a start would come if it queued now, or queued again.
 
         An estimate on the early side, as long as the gates stay as they are.
         """
         now = asyncio.get_running_loop().time()
-        position = len(self._waiters) + self._resuming + 1
+        position = (len(self._again) if again else self.waiting) + self._resuming + 1
         waits = [gate.eta(now, position) for gate in self._gates]
         return max(self.paused_for(), *waits)
 
@@ -126,18 +133,18 @@ class Line:
 
     def replan(self) -> None:
         """Let all go who are due, and set the timer for the next: call it when a gate changed."""
-        if not self._waiters and self._timer is None:
+        if not self.waiting and self._timer is None:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
         at = min(now, max(self._due, now - CATCH_UP))
         due = math.inf
-        while self._waiters:
+        while queue := self._again or self._waiters:
             due = at + max(0.0, self._delay(at))
             if due > now:
                 break
             at, due = due, math.inf
-            turn, _ = self._waiters.popitem(last=False)
+            turn, _ = queue.popitem(last=False)
             if not turn.done():
                 for gate in self._gates:
                     gate.take(at)

@@ -127,13 +127,14 @@ class Pacer:
             self.concurrency,
         )
 
-    def eta(self) -> float:
+    def eta(self, *, again: bool = False) -> float:
         """Return how many seconds from now a request that queued now would start, or less.
 
+        With `again`, one that was sent before, and comes before those that were not.
         While nothing was refused and the rate is not fixed, nobody knows: the pace may double with
         every round trip, so only a pause counts.
         """
-        return self._line.eta() if self._limit.found else self._line.paused_for()
+        return self._line.eta(again=again) if self._limit.found else self._line.paused_for()
 
     def turn(self) -> Turn:
         """Return an async context manager that waits for a turn and holds its slot while inside."""
@@ -144,9 +145,9 @@ class Pacer:
         now = asyncio.get_running_loop().time()
         return self._started(now, None) if self._line.take(now) else None
 
-    async def start_in_turn(self) -> Start:
-        """Wait for a turn; `finish` must follow with what this returns."""
-        held_by = await self._line.acquire()
+    async def start_in_turn(self, *, again: bool = False) -> Start:
+        """Wait for a turn, before all who had none if `again`; `finish` must follow."""
+        held_by = await self._line.acquire(again=again)
         knob = None if held_by is None else self._names[held_by]
         return self._started(asyncio.get_running_loop().time(), knob)
 

@@ -516,6 +516,26 @@ async def test_an_unreasonable_retry_after_does_not_stop_the_account() -> None:
             assert now() - began < 30
 
 
+async def test_the_first_to_come_are_not_lost_behind_those_who_came_later() -> None:
+    """Refused at the very start, they are asked again before all who still wait for a turn."""
+    async with Sandbox(latency=0.1) as sandbox:
+        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
+            who = account(sandbox)
+            sandbox.fail_next(5, status=429)
+            done: list[int] = []
+
+            async def fetch(number: int) -> None:
+                await session.fetch(who, QUERY, timeout=40)
+                done.append(number)
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(150):
+                    group.create_task(fetch(number))
+
+            assert 5 == session.stats(who).throttled
+            assert {0, 1, 2, 3, 4} <= set(done[:40])
+
+
 async def test_an_account_that_refuses_everything_fails_as_soon_as_waiting_is_in_vain() -> None:
     """When its pace forbids another try in time, the call ends there, with the refusal."""
     fault, _ = failing(10**6, lambda: web.Response(status=429))

@@ -58,6 +58,32 @@ def test_first_come_first_served(arrivals: list[float]) -> None:
     assert list(range(len(arrivals))) == [number for _, number in starts]
 
 
+def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
+    """In the order in which they came again; and it is told so."""
+
+    async def main() -> tuple[list[str], float, float]:
+        line, started = Line(TokenBucket(10, 1)), []
+
+        async def caller(name: str, *, again: bool) -> None:
+            await line.acquire(again=again)
+            started.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            for name in "abcd":
+                group.create_task(caller(name, again=False))
+            await asyncio.sleep(0.05)
+            for name in "AB":
+                group.create_task(caller(name, again=True))
+            await asyncio.sleep(0)
+            newcomer, once_more = line.eta(), line.eta(again=True)
+        return started, newcomer, once_more
+
+    started, newcomer, once_more = run_virtual(main())
+    assert list("aABbcd") == started
+    assert 0.55 == pytest.approx(newcomer, abs=0.01)
+    assert 0.25 == pytest.approx(once_more, abs=0.01)
+
+
 def test_a_bucket_without_burst_is_perfectly_even() -> None:
     """With the default burst the starts are one interval apart, the first at once."""
     starts = run_virtual(_starts(Line(TokenBucket(4)), [0.0] * 5))
@@ -311,6 +337,7 @@ class LineMachine(RuleBasedStateMachine):
         self.line = Line(self.slots, self.bucket)
         self.waiting: list[tuple[int, asyncio.Task[None]]] = []
         self.holding: list[int] = []
+        self.again: set[int] = set()
         self.started: list[int] = []
         self.number = 0
 
@@ -326,15 +353,16 @@ class LineMachine(RuleBasedStateMachine):
         self.loop.run_until_complete(run())
         self._run()
 
-    @rule(callers=st.integers(1, 4))
-    def come(self, callers: int) -> None:
+    @rule(callers=st.integers(1, 4), again=st.booleans())
+    def come(self, callers: int, *, again: bool) -> None:
         async def caller(number: int) -> None:
-            await self.line.acquire()
+            await self.line.acquire(again=again)
             self.started.append(number)
             self.holding.append(number)
 
         for _ in range(callers):
             self.number += 1
+            self.again |= {self.number} if again else set()
             self.waiting.append((self.number, self.loop.create_task(caller(self.number))))
         self._run()
 
@@ -350,7 +378,7 @@ class LineMachine(RuleBasedStateMachine):
     def give_up_just_when_granted(self) -> None:
         """The slot goes to the head of the queue, who is cancelled before it resumes."""
         self.holding.pop()
-        head = self.waiting[0][1]
+        head = min(self.waiting, key=lambda each: (each[0] not in self.again, each[0]))[1]
 
         def act() -> None:
             self.slots.finished(0.1)
@@ -386,7 +414,9 @@ class LineMachine(RuleBasedStateMachine):
 
     @invariant()
     def starts_are_in_order(self) -> None:
-        assert sorted(self.started) == self.started
+        for kind in (self.again, set(self.started) - self.again):
+            numbers = [number for number in self.started if number in kind]
+            assert sorted(numbers) == numbers
 
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
