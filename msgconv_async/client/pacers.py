@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from msgconv_async.pacing.pacer import Pacer
 
 RECENT = 1000
-"""Pacers kept of the accounts asked last, at 3 kB each. Kept besides them are those that are in
+"""Pacers kept of the accounts asked last, at 2 kB each. Kept besides them are those that are in
 use, and those that were throttled, which know what a new one would have to find out."""
 
 

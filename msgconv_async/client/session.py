@@ -89,7 +89,7 @@ class ConversationSession:
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
-            ``fresh_for`` is negative.
+            ``pacer`` cannot be called, or ``fresh_for`` is negative.
     """
 
     def __init__(
@@ -107,6 +107,11 @@ class ConversationSession:
         self._origin = parse_origin(base_url) if base_url else None
         self._given = http
         self._policy = retry or RetryPolicy()
+        if not callable(pacer):
+            raise ConfigurationError(
+                f"pacer={pacer!r}: it must be a function that makes one for each account, such as"
+                " `lambda: Pacer(rate=50)`"
+            )
         self._pacers = Pacers(pacer)
         if not 0 <= fresh_for < math.inf:
             raise ConfigurationError(f"fresh_for={fresh_for!r}: it must be 0 seconds or more")

@@ -35,7 +35,7 @@ Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 from msgconv_async.pacing.starts import FEW, Knob, Start, Starts
 
@@ -120,8 +120,8 @@ class AdaptiveLimit:
         rate: tuple[float, float] = (0.05, 10_000.0),
         concurrency: tuple[int, int] = (1, 1000),
     ) -> None:
-        _check("rate", rate, math.ulp(0.0))
-        _check("concurrency", concurrency, 1)
+        _check("rate", rate, (int, float), "finite number above 0")
+        _check("concurrency", concurrency, int, "whole number, at least 1")
         self._rate_bounds = rate
         self._slot_bounds = concurrency
         self.rate = self._clamp("rate", START_RATE)
@@ -385,9 +385,12 @@ class AdaptiveLimit:
         return min(max(value, low), high)
 
 
-def _check(name: str, bounds: tuple[float, float], least: float) -> None:
-    if not least <= bounds[0] <= bounds[1] < math.inf:
+def _check(name: str, bounds: tuple[Any, ...], number: type | tuple[type, ...], right: str) -> None:
+    fits = len(bounds) == 2 and all(  # noqa: PLR2004 - a pair
+        isinstance(each, number) and not isinstance(each, bool) for each in bounds
+    )
+    if not fits or not 0 < bounds[0] <= bounds[1] < math.inf:
+        given = bounds[0] if len(set(map(id, bounds))) == 1 else bounds
         raise ValueError(
-            f"{name} is {bounds!r}: it must be a lower and an upper bound, finite and "
-            f"{'at least 1' if least == 1 else 'above 0'}, the lower one first; equal bounds fix it"
+            f"{name} is {given!r}: it must be a {right}, or a pair of bounds, the lower one first"
         )

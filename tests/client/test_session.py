@@ -8,6 +8,7 @@ import pytest
 
 from msgconv_async import (
     Account,
+    ConfigurationError,
     ConversationQuery,
     ConversationReport,
     ConversationSession,
@@ -101,6 +102,13 @@ async def test_a_given_session_s_own_ways_play_no_part() -> None:
             await session.fetch(account(sandbox), QUERY)
 
             assert 1 == session.pacer(account(sandbox)).throttled
+
+
+@pytest.mark.parametrize("pacer", [Pacer(), None])
+def test_a_pacer_where_its_maker_belongs_is_told_at_once(pacer: Any) -> None:
+    """Each account needs one of its own: a session takes what makes them."""
+    with pytest.raises(ConfigurationError, match=r"pacer=.*a function .*lambda: Pacer"):
+        ConversationSession(pacer=pacer)
 
 
 async def test_stats_tell_what_was_sent_and_what_came_of_it() -> None:

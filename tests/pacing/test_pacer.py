@@ -112,13 +112,21 @@ def test_a_cold_pacer_starts_gently_and_learns() -> None:
 @pytest.mark.parametrize(
     ("bounds", "named"),
     [
-        ({"rate": 0}, "rate"),
-        ({"rate": (5, 2)}, "rate"),
-        ({"concurrency": 0}, "concurrency"),
+        ({"rate": 0}, "rate is 0: it must be a finite number above 0, or a pair"),
+        ({"rate": (5, 2)}, r"rate is \(5, 2\): .* the lower one first"),
+        ({"rate": (1, 2, 3)}, "rate is .*a pair of bounds"),
+        ({"rate": ()}, "rate is .*a pair of bounds"),
+        ({"rate": [1, 5]}, r"rate is \[1, 5\]: "),
+        ({"rate": "10"}, "rate is '10': "),
+        ({"rate": None}, "rate is None: "),
+        ({"rate": True}, "rate is True: "),
+        ({"concurrency": 0}, "concurrency is 0: it must be a whole number, at least 1"),
+        ({"concurrency": 2.5}, "concurrency is 2.5: "),
         ({"concurrency": (4, 1)}, "concurrency"),
     ],
 )
 def test_bounds_that_cannot_be_are_refused_by_name(bounds: dict[str, Any], named: str) -> None:
+    """One sentence: which value, and what would be right."""
     with pytest.raises(ConfigurationError, match=named):
         Pacer(**bounds)
 
