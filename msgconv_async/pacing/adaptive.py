@@ -267,8 +267,8 @@ class AdaptiveLimit:
         if self._run == 1:
             belief = self._belief + self._starts.testimony(start, now, company, old)
             self._belief = min(max(belief, -SURE), SURE)
-        one = company <= 1  # fewer cannot be in flight, only later
-        knob: Knob = "rate" if one or self._belief < 0 else "concurrency"
+        alone = company <= 1  # there are no fewer slots than one, only a slower pace
+        knob: Knob = "rate" if alone or self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
         elif self._rate_bounds[0] == self._rate_bounds[1]:
@@ -386,11 +386,10 @@ class AdaptiveLimit:
 
 
 def _check(name: str, bounds: tuple[Any, ...], number: type | tuple[type, ...], right: str) -> None:
-    fits = len(bounds) == 2 and all(  # noqa: PLR2004 - a pair
-        isinstance(each, number) and not isinstance(each, bool) for each in bounds
-    )
-    if not fits or not 0 < bounds[0] <= bounds[1] < math.inf:
-        given = bounds[0] if len(set(map(id, bounds))) == 1 else bounds
+    pair = len(bounds) == 2  # noqa: PLR2004 - a lower one and an upper one
+    fits = all(isinstance(each, number) and not isinstance(each, bool) for each in bounds)
+    if not pair or not fits or not 0 < bounds[0] <= bounds[1] < math.inf:
+        given = bounds[0] if pair and bounds[0] is bounds[1] else bounds
         raise ValueError(
             f"{name} is {given!r}: it must be a {right}, or a pair of bounds, the lower one first"
         )

@@ -2,9 +2,9 @@
 
 What it promises:
 
-- Whoever calls `Line.acquire` first starts first, also against a caller who need not wait. Who
-  started once and comes again, since that start led to nothing, came before all who still wait for
-  their first: it stands among its like, before the others.
+- Whoever calls `Line.acquire` first starts first, also against a caller who need not wait. Who had
+  a turn that led to nothing, and comes again, was there before all who still wait for their first
+  one: those start before the others, in the order in which they came again.
 - However many wait, one timer runs, set for the instant at which the head of the queue is due.
   All who are due by the time it fires are released together, each as of its own due instant, so a
   late timer (asyncio's fire on a grid of about a millisecond) costs no rate.
