@@ -3,33 +3,22 @@
 What it promises: no number is needed from the caller; pure logic (no clock, no waiting, no I/O);
 a microsecond or two a request. It learns from 2xx and 429; errors and latency say nothing.
 
-The rules:
+In ten lines:
 
-1. Two knobs: `rate` (starts per second) and `concurrency` (requests in flight). One is steered, at
-   first the rate; the other is kept loose, and grows whenever it holds a request all the same.
-2. Cold start: each answer to a request that had to wait raises both, the rate twofold a round trip
-   and by no more than 100/s, the concurrency threefold; never far beyond what is used.
-3. A refusal marks the ceiling. In flight it is exact: n refused, so n - 1. For a rate: at each
-   refusal a bucket is full, so what was accepted between two of them, over the time, IS the rate;
-   where the limit moved meanwhile, half way from there to the speed just before; half, if nothing
-   could be measured yet.
-4. Below the ceiling a rest, above it a probe, on one cubic curve: ceiling + r * (x - 1)^3, where
-   x counts the answers since the refusal in rests. The reach r grows with the square root of the
-   ceiling, so that small clients gain relatively more and shares of one limit drift together.
-5. Every probe costs a refusal, so a rest is at least 40 answers, and twice as long each time that
-   a probe finds the ceiling again, with half the reach; but not below a ceiling that stood before,
-   because limits that fell tend to return; that one is forgotten, though, by 4 % of the difference
-   each time. Four rests without a refusal: it rose, so begin again.
-6. Refused before x = 1, not by a probe of ours: the limit is shared, or fell. Give way a little.
-7. Which knob: how rare was such company in flight, among recent starts, and how rare such a pace?
-   The logarithm of the one over the other adds to a belief; its sign chooses the knob.
-8. Three starts refused in a row: nothing starts for as long as Retry-After says, else for a third
-   of the time that the refusals have lasted, at most 30 s; then one goes first, and the others once
-   its refusal would be back. From the end of one such outage to the end of the next, accepted /
-   elapsed is the rate, however long the server's window; one alone may be an incident.
+1.  With each round trip of requests that waited, `rate` doubles and `concurrency` trebles at most,
+2.  until a refusal. Then one of them is steered, and the other kept at twice what is used.
+3.  Refused as the nth in flight: the ceiling is n - 1. Else it is accepted / time between refusals.
+4.  Value = ceiling + reach * (x - 1)^3, x in rests of 40 answers: below 1 a rest, above it a probe.
+5.  A probe that is refused where the last one was: rests twice as long, and half the reach.
+6.  Not so below a ceiling that stood: limits that fell tend to return. It is forgotten by and by.
+7.  Refused during a rest, by others' probes: give way 7 %; n clients rest n times as long.
+8.  Which one is steered: that which was the rarer when refused, such company or such a pace.
+9.  Three refused in a row: everything is. Wait for Retry-After, or for a third of the time so far;
+10. then one goes first. From one such outage to the next, accepted / time is the rate.
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
-Jain 1989 (why giving way makes shares equal); nginx limit_req, limit_conn; RFC 6585.
+Jain 1989 (why giving way makes shares equal); Laplace's rule of succession (how rare a rank is);
+nginx limit_req, limit_conn; RFC 6585.
 """
 
 from __future__ import annotations
@@ -37,27 +26,21 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from msgconv_async.pacing.starts import FEW, Knob, Start, Starts
+from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Starts
 
-START_RATE: Final = 20.0  # starts per second when cold: 50 ms apart, few enough to offend nobody
-START_SLOTS: Final = 16  # requests in flight when cold: as many as START_RATE makes of 0.8 s
+START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
 LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
-REST: Final = 40.0  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
-REST_SECONDS: Final = 1.5  # ... and at least this long, or each of many short windows is probed
-SHARED_SECONDS: Final = 7.0  # a rest where others share the limit: one for all, to gain alike
-CALMEST: Final = 16.0  # longest rest, in first ones: a limit that rose is to be found some time
+REST_SECONDS: Final = 1.5  # a rest is at least this long, or each of many short windows is probed
+CALMEST: Final = 8.0  # longest rest, in first ones: a limit that rose is to be found some time
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
-RISEN: Final = 4.0  # rests without a refusal after which the limit has evidently risen
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
 FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halved, in 20 probes
+LATELY: Final = 4  # refusals that tell how many share the limit: shares change as clients come
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-PATIENCE: Final = 1 / 3  # of an outage so far: how much longer to wait before the next try
-LONGEST_WAIT: Final = 30.0  # seconds: ... and at most so long, or its end is missed
-LONG: Final = 1.0  # seconds: an outage longer than this shows a window of its own
-WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest
-SURE: Final = 3.0  # most that the belief in a knob can be: two or three refusals turn it
+LONGEST_WAIT: Final = 30.0  # seconds: pauses grow no longer, or the end of an outage is missed
+SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
 
 _NOBODY = Start(-math.inf, 0, 0, None)
 
@@ -125,7 +108,7 @@ class AdaptiveLimit:
         self._rate_bounds = rate
         self._slot_bounds = concurrency
         self.rate = self._clamp("rate", START_RATE)
-        self.concurrency = int(self._clamp("concurrency", START_SLOTS))
+        self.concurrency = int(self._clamp("concurrency", START_RATE))
         self.paused_until = -math.inf
         self._starts = Starts()
         self._slots = float(self.concurrency)
@@ -195,8 +178,6 @@ class AdaptiveLimit:
         if held == self._steered:
             if start.seq > self._cut_seq:
                 self._x += self._step
-                if self._x >= RISEN and self._calm > 1.0:
-                    self._hasten()
                 self._apply()
             return
         cold = self._steered is None
@@ -235,7 +216,7 @@ class AdaptiveLimit:
         new = self._choose_knob(start, now, company)
         early = not new and self._x < 1.0
         if not new and start.seq > self._judged + FEW:
-            self._shared += (early - self._shared) / 4
+            self._shared += (early - self._shared) / LATELY
         self._judged = start.seq
         speed = self._starts.speed_before(self._first.seq) or self.rate / 2
         if self._steered == "concurrency":
@@ -255,9 +236,9 @@ class AdaptiveLimit:
             self._first = first or start
         self._run = max(1, self._last.seq - self._first.seq + 1)
         if self._run >= OUTAGE:
-            wait = retry_after or min((now - self._first.at) * PATIENCE, LONGEST_WAIT)
+            wait = retry_after or min((now - self._first.at) / OUTAGE, LONGEST_WAIT)
             self.paused_until = max(self.paused_until, now + wait)
-            self._head_start = min(2.0 * (now - start.at), LONG)  # its refusal would take half
+            self._head_start = min(2.0 * (now - start.at), wait)  # its refusal would take half
 
     # ------------------------------------------------------------------ which knob
 
@@ -283,6 +264,11 @@ class AdaptiveLimit:
         return max(0, start.seq - seq - (self._refused - refused))
 
     def _cut_rate(self, start: Start, speed: float, *, new: bool, early: bool) -> None:
+        """At a refusal a bucket is full, so what it let through since it was full is its rate.
+
+        Where the limit moved meanwhile, that is half the truth, and the speed just before is the
+        other. Never less than half the rate, which is also what is left if nothing was measured.
+        """
         accepted = self._accepted(start)
         self._steady = not new and self.rate <= (1.0 + MOVED) * self._ceiling
         ceiling = min(speed, self.rate)
@@ -314,45 +300,49 @@ class AdaptiveLimit:
         self._begin_rest(ceiling, speed)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
+        """Draws the curve, as calm as it is.
+
+        Reach goes by the square root, so that small clients gain relatively more and the shares
+        of one limit drift together. In the long run, each of n clients meets its own probes in one
+        refusal of n; with n times its seconds, all of them together probe as often as one alone.
+        """
         self._ceiling = self._clamp(self._steered or "rate", ceiling)
         self._speed = self._ceiling if self._steered == "rate" else speed
+        self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
+        clients = 1.0 / max(1.0 - self._shared, 1.0 / CALMEST)
+        seconds = REST_SECONDS * self._calm * clients
+        self._step = 1.0 / max(REST * self._calm, max(seconds, self._window) * self._speed)
         self._x = 0.0
         self._cut_seq = self._starts.seq
-        self._shape()
         self._apply()
 
-    def _shape(self) -> None:
-        """Reach and length of the curve, as calm as it is."""
-        self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
-        alone = max(REST, max(REST_SECONDS, self._window) * self._speed) * self._calm
-        shared = max(self._window, self._shared * max(1.0, self._calm) * SHARED_SECONDS)
-        self._step = 1.0 / max(alone, shared * self._speed)
-
-    def _hasten(self) -> None:
-        """Goes on from here on the first curve: the ceiling is no longer where it was."""
-        above = self._reach * (self._x - 1.0) ** 3
-        self._calm, self._window = 1.0, 0.0
-        self._shape()
-        self._x = 1.0 + math.cbrt(above / self._reach)
-
     def _refusals_ended(self, start: Start, now: float) -> None:
-        """The first answer after refusals: from one such moment to the next the limit is exact."""
+        """The first answer after refusals: a full moment, from which accepted / elapsed counts.
+
+        After an outage that moment is when the window turned, and the limit from there to the end
+        of the next one is exact. But one alone may be an incident, which tells no quota; nor does
+        the time count then for which it made us wait.
+        """
         refused_for = start.at - self._first.at
         turned = (min(self._refused_until, start.at) + start.at) / 2  # the window, in between
         elapsed = turned - self._mark[1]
         accepted = self._accepted(start)
         outage = self._run >= OUTAGE
-        exact = self._full and (self._steady or refused_for > LONG)
+        long = refused_for * self._speed > REST
+        exact = self._full and (self._steady or long)
         self.paused_until = min(self.paused_until, now)
         self._head_start = 0.0
         self._run = 0
-        self._mark = (start.seq, turned, self._refused)
-        self._full = True
         since_outage, self._since_outage = self._since_outage, outage
-        if not outage or accepted < FEW or elapsed <= 0:
+        self._mark = (start.seq, turned if since_outage else start.at, self._refused)
+        self._full = True
+        if not outage:
+            self._window = 0.0
+            return
+        if accepted < FEW or elapsed <= 0:
             return
         mostly = refused_for > elapsed / 2
-        if (mostly or refused_for > LONG) and not since_outage:
+        if (mostly or long) and not since_outage:
             return  # one alone may be an incident: it tells no quota
         if mostly:
             if self._rate_bounds[0] < self._rate_bounds[1]:
@@ -361,8 +351,8 @@ class AdaptiveLimit:
         elif not exact:
             return
         if self._steered == "rate":
-            if refused_for > LONG:
-                self._window = elapsed * WINDOW_REST
+            if long:
+                self._window = elapsed
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
 
     # ------------------------------------------------------------------ the knobs

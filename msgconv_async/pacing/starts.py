@@ -17,10 +17,10 @@ from typing import Final, Literal
 Knob = Literal["rate", "concurrency"]
 """What can hold a request back: starts per second, or requests in flight."""
 
+REST: Final = 40  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
 FEW: Final = 8  # fewer starts than this measure nothing
-LOOK_BACK: Final = 100  # starts that a refused one is compared with; up to twice as many are kept
-DOUBT: Final = 3.0  # so many imagined starts on either side: a few real ones prove nothing
-OWN: Final = 0.1  # our own probes make a pace rare: while steered, it counts as no rarer
+LOOK_BACK: Final = 2 * REST  # starts that a refused one is compared with: back to the last probe
+OWN: Final = 1 / (FEW + 2)  # the highest of a few: our own probes count as no rarer than that
 
 
 class Start:
@@ -42,7 +42,7 @@ class Start:
 
 
 class Starts:
-    """The last 100 to 200 starts and ends, in order.
+    """The last 80 to 160 starts and ends, in order.
 
     Attributes:
         seq: Number of the last start: the first is 1.
@@ -158,6 +158,6 @@ class Starts:
 
 
 def _rank(value: float, others: list[float] | list[int]) -> float:
-    """The share of the others that are higher; half of those that are equal count as well."""
+    """The share of the others that are higher, by Laplace's rule; of those that are equal, half."""
     higher = sum((each > value) + 0.5 * (each == value) for each in others)
-    return (higher + DOUBT) / (len(others) + 2 * DOUBT)
+    return (higher + 1) / (len(others) + 2)

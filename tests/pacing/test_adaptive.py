@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
 
@@ -18,7 +18,16 @@ import pytest
 from msgconv_async.pacing import adaptive, starts
 from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.starts import Knob, Start
-from tests.pacing.simulation import LeakyBucket, Report, Scenario, SlotLimit, Way, between, run
+from tests.pacing.simulation import (
+    FixedWindow,
+    LeakyBucket,
+    Report,
+    Scenario,
+    SlotLimit,
+    Way,
+    between,
+    run,
+)
 from tests.pacing.situations import SITUATIONS, WAYS
 
 SEEDS = range(1, 9)
@@ -62,7 +71,7 @@ def fresh(name: str, figure: Callable[[Report], float]) -> float:
         ("bucket 200/s halves", 0.94, 0.004),
         ("20 slots halve", 0.94, 0.008),
         ("8 slots halve, answers 1 s", 0.88, 0.018),  # 3.5 answers a second: no probe in 5 s at 1 %
-        ("50 in each second halves", 0.91, 0.016),  # a window hides an excess for up to a second
+        ("50 in each second halves", 0.92, 0.018),  # a window hides an excess for up to a second
         ("two on 100/s", 0.96, 0.006),
         ("two on 100/s, one late", 0.96, 0.007),
         ("four on 100/s", 0.97, 0.011),
@@ -90,10 +99,10 @@ def test_a_settled_bucket_is_used_up(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "fall", "rise"),
     [
-        ("bucket 50/s halves", 2.0, 4.0),
+        ("bucket 50/s halves", 2.0, 5.0),
         ("bucket 200/s halves", 2.0, 6.0),
         ("20 slots halve", 2.5, 6.5),
-        ("8 slots halve, answers 1 s", 2.0, 20.0),
+        ("8 slots halve, answers 1 s", 2.0, 24.0),
         ("50 in each second halves", 4.0, 8.0),
     ],
 )
@@ -112,7 +121,7 @@ def test_follows_a_limit_that_falls_and_returns(name: str, fall: float, rise: fl
         ("two on 20 slots", 0.93),
         ("two on 20 slots, one late", 0.92),
         ("four on 40 slots", 0.88),
-        ("four on 8 slots", 0.75),
+        ("four on 8 slots", 0.7),
     ],
 )
 def test_clients_share_alike(name: str, index: float) -> None:
@@ -226,6 +235,27 @@ def test_without_retry_after_the_pause_grows_with_the_outage() -> None:
     assert 4.0 + (4.0 - 1.0) / 3 == limit.paused_until
 
 
+def test_refusals_by_others_alone_do_not_stop_us_for_good() -> None:
+    """After hundreds of refusals at rest, a limit that refuses no more is probed all the same."""
+    limit, now = AdaptiveLimit(), 0.0
+
+    def ask(*, refused: bool) -> None:
+        nonlocal now
+        start = limit.started(now, 2, "rate")
+        now += 1.0 / limit.rate
+        if refused:
+            limit.throttled(start, now, None)
+        else:
+            limit.answered(start, now)
+
+    for each in range(4000):
+        ask(refused=each % 10 == 9)
+    before = limit.rate
+    for _ in range(4000):
+        ask(refused=False)
+    assert 2 * before < limit.rate
+
+
 @pytest.mark.parametrize("server", [LeakyBucket(50, 5), SlotLimit(4)])
 def test_bounds_hold(server: LeakyBucket | SlotLimit) -> None:
     """Neither knob leaves the caller's bounds, whatever the server does."""
@@ -305,17 +335,14 @@ def without(monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float) -> N
 @pytest.mark.parametrize(
     ("constant", "neutral", "name"),
     [
-        ("START_SLOTS", 2, "4 slots"),
         ("FAST", 1e6, "bucket 500/s"),
         ("LOOSE", 1e6, "two on 100/s"),
         ("REST", 4.0, "bucket 5/s"),
         ("REST_SECONDS", 0.0, "50 in each second, answers 0.05 s"),
-        ("SHARED_SECONDS", 0.0, "four on 40 slots"),
+        ("LATELY", 1e9, "four on 40 slots"),
+        ("FEW", 1, "bucket 5/s"),
         ("CALMEST", 1.0, "bucket 50/s"),
         ("OUTAGE", 10**6, "3,000 in each minute"),
-        ("PATIENCE", 0.02, "3,000 in each minute"),
-        ("LONG", 1e6, "3,000 in each minute"),
-        ("WINDOW_REST", 0.0, "3,000 in each minute"),
     ],
 )
 def test_without_it_more_is_refused(
@@ -332,11 +359,12 @@ def test_without_it_more_is_refused(
 @pytest.mark.parametrize(
     ("constant", "neutral", "name", "loss"),
     [
-        ("START_RATE", 2.0, "4 slots, answers 1.5 s", 0.15),
-        ("LOOK_BACK", 16, "4 slots", 0.20),
+        ("START_RATE", 2.0, "4 slots, answers 1.5 s", 0.07),
+        ("LOOK_BACK", 8, "4 slots", 0.20),
         ("SURE", 0.0, "bucket 5/s", 0.20),
-        ("OWN", 1e-9, "20 slots halve", 0.05),
-        ("DOUBT", 30.0, "50/s and 10 slots", 0.10),
+        ("FEW", 40, "one every 2 s", 0.15),
+        ("OWN", 1e-9, "four on 40 slots", 0.02),
+        ("REACH", 3.0, "4 slots", 0.20),
     ],
 )
 def test_without_it_less_is_used(
@@ -351,9 +379,7 @@ def test_without_it_less_is_used(
 @pytest.mark.parametrize(
     ("constant", "neutral", "name"),
     [
-        ("REACH", 0.05, "8 slots halve, answers 1 s"),
         ("MOVED", 10.0, "bucket 50/s halves"),
-        ("FEW", 2, "20 slots halve"),
     ],
 )
 def test_without_it_a_return_is_found_later(
@@ -389,20 +415,37 @@ class Down(LeakyBucket):
 
 
 def after_ten_minutes_down() -> float:
-    """What is used of the minute that follows the outage."""
-    report = run(Scenario(lambda: Down(50, 5), duration=780), 1)
-    return report.answered(720, 780) / (50 * 60)
+    """What is used half a minute after the outage, in the worst of a few seeds."""
+    scenario = Scenario(lambda: Down(50, 5), duration=812)
+    return min(run(scenario, seed).answered(752, 812) / (50 * 60) for seed in SEEDS[:FEWER])
 
 
 def test_an_incident_is_no_quota() -> None:
-    """Back from an outage of ten minutes, the limit that was known is used again at once."""
-    assert 0.75 <= after_ten_minutes_down()
+    """Half a minute after an outage of ten, the limit that was known is in use."""
+    assert 0.92 <= after_ten_minutes_down()
 
 
 def test_without_it_the_end_of_an_outage_is_found_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that grow with the outage and never stop growing miss its end by minutes."""
     without(monkeypatch, "LONGEST_WAIT", 1e9)
     assert 0.5 > after_ten_minutes_down()
+
+
+@dataclass
+class NoQuotaAnyMore(LeakyBucket):
+    """3,000 a minute for five minutes, then a bucket of twice that."""
+
+    quota: FixedWindow = field(default_factory=lambda: FixedWindow(3000, 60, phase=0.0))
+
+    def offer(self, now: float) -> bool:
+        return self.quota.offer(now) if now < 300 else super().offer(now)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_long_window_is_forgotten(seed: int) -> None:
+    """Rests as long as a minute's window end with the first refusal that is no outage."""
+    report = run(Scenario(lambda: NoQuotaAnyMore(100, 5), duration=900), seed)
+    assert 0.97 <= report.answered(800, 900) / (100 * 100)
 
 
 RISES = Scenario(lambda: LeakyBucket(100, 5, between(0, 1800, 0.5)), duration=1930, changes=(1800,))
@@ -428,10 +471,7 @@ def test_without_it_a_limit_that_fell_is_probed_for_ever(monkeypatch: pytest.Mon
     assert 40 <= run(FALLS, 1).refused(340, 640)
 
 
-@pytest.mark.parametrize("constant", ["CALMEST", "RISEN"])
-def test_without_it_a_limit_that_rises_is_not_found(
-    monkeypatch: pytest.MonkeyPatch, constant: str
-) -> None:
-    """Rests without end, or probes as flat as the rest was long."""
-    without(monkeypatch, constant, 1e9)
+def test_without_it_a_limit_that_rises_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests without end."""
+    without(monkeypatch, "CALMEST", 1e9)
     assert 120.0 < run(RISES, 1).regain(1800, horizon=125.0)
