@@ -5,13 +5,13 @@ a microsecond or two a request. It learns from 2xx and 429; errors and latency s
 
 In ten lines:
 
-1.  With each round trip of requests that waited, `rate` doubles and `concurrency` trebles at most,
-2.  until a refusal. Then one of them is steered, and the other kept at twice what is used.
-3.  Refused as the nth in flight: the ceiling is n - 1. Else it is accepted / time between refusals.
+1.  Each answer to a request that waited raises `rate` and `concurrency`, some twofold a round trip,
+2.  until a refusal. Then one of them is steered, and the other kept out of its way.
+3.  Refused as the nth in flight: the ceiling is n - 1. Else accepted / time between refusals tells.
 4.  Value = ceiling + reach * (x - 1)^3, x in rests of 40 answers: below 1 a rest, above it a probe.
-5.  A probe that is refused where the last one was: rests twice as long, and half the reach.
+5.  A probe refused where the last one was: rests grow twofold, up to 8 times, as the reach shrinks.
 6.  Not so below a ceiling that stood: limits that fell tend to return. It is forgotten by and by.
-7.  Refused during a rest, by others' probes: give way 7 %; n clients rest n times as long.
+7.  Refused during a rest, by others' probes: give way 7 %; n clients rest n times the seconds.
 8.  Which one is steered: that which was the rarer when refused, such company or such a pace.
 9.  Three refused in a row: everything is. Wait for Retry-After, or for a third of the time so far;
 10. then one goes first. From one such outage to the next, accepted / time is the rate.
@@ -30,9 +30,9 @@ from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Start
 
 START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
-LOOSE: Final = 2.0  # what is not steered is kept, or grows, this far from what is used
-REST_SECONDS: Final = 1.5  # a rest is at least this long, or each of many short windows is probed
-CALMEST: Final = 8.0  # longest rest, in first ones: a limit that rose is to be found some time
+LOOSE: Final = 2.0  # what is not steered grows up to so many times what is used, and is cut to it
+REST_SECONDS: Final = 1.5  # ... and so long at least, or each of many short windows is probed
+CALMEST: Final = 8.0  # most that rests grow by: a limit that rose is to be found some time
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
 FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halved, in 20 probes
@@ -40,6 +40,7 @@ LATELY: Final = 4  # refusals that tell how many share the limit: shares change 
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 LONGEST_WAIT: Final = 30.0  # seconds: pauses grow no longer, or the end of an outage is missed
+WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
 
 _NOBODY = Start(-math.inf, 0, 0, None)
@@ -178,6 +179,8 @@ class AdaptiveLimit:
         if held == self._steered:
             if start.seq > self._cut_seq:
                 self._x += self._step
+                if self._calm > 1.0 and self._above() > self._slack(self._ceiling):
+                    self._hasten()
                 self._apply()
             return
         cold = self._steered is None
@@ -238,7 +241,9 @@ class AdaptiveLimit:
         if self._run >= OUTAGE:
             wait = retry_after or min((now - self._first.at) / OUTAGE, LONGEST_WAIT)
             self.paused_until = max(self.paused_until, now + wait)
-            self._head_start = min(2.0 * (now - start.at), wait)  # its refusal would take half
+            self._head_start = min(
+                2.0 * (now - start.at), REST_SECONDS
+            )  # its refusal would take half
 
     # ------------------------------------------------------------------ which knob
 
@@ -286,8 +291,7 @@ class AdaptiveLimit:
     def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
         """Takes a new ceiling, and the calm that it deserves."""
         knob = self._steered or "rate"
-        slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
-        if new or abs(ceiling - self._place) > slack:
+        if new or abs(ceiling - self._place) > self._slack(self._place):
             self._place, self._calm = ceiling, 0.5
         elif early:
             self._calm = max(1.0, self._calm)
@@ -300,21 +304,40 @@ class AdaptiveLimit:
         self._begin_rest(ceiling, speed)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
+        self._ceiling = self._clamp(self._steered or "rate", ceiling)
+        self._speed = self._ceiling if self._steered == "rate" else speed
+        self._x = 0.0
+        self._cut_seq = self._starts.seq
+        self._shape()
+        self._apply()
+
+    def _shape(self) -> None:
         """Draws the curve, as calm as it is.
 
         Reach goes by the square root, so that small clients gain relatively more and the shares
         of one limit drift together. In the long run, each of n clients meets its own probes in one
         refusal of n; with n times its seconds, all of them together probe as often as one alone.
         """
-        self._ceiling = self._clamp(self._steered or "rate", ceiling)
-        self._speed = self._ceiling if self._steered == "rate" else speed
         self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
         clients = 1.0 / max(1.0 - self._shared, 1.0 / CALMEST)
         seconds = REST_SECONDS * self._calm * clients
         self._step = 1.0 / max(REST * self._calm, max(seconds, self._window) * self._speed)
-        self._x = 0.0
-        self._cut_seq = self._starts.seq
-        self._apply()
+
+    def _slack(self, place: float) -> float:
+        """How far from there a ceiling still is the same one."""
+        return max(MOVED * place, 1.0 if self._steered == "concurrency" else 0.0)
+
+    def _above(self) -> float:
+        """How far above the ceiling the curve is; below 0 during a rest."""
+        beyond = self._x - 1.0
+        return self._reach * beyond * beyond * beyond
+
+    def _hasten(self) -> None:
+        """Goes on from here on the first curve: the ceiling is no longer where it was."""
+        above = self._above()
+        self._calm, self._window = 1.0, 0.0
+        self._shape()
+        self._x = 1.0 + math.cbrt(above / self._reach)
 
     def _refusals_ended(self, start: Start, now: float) -> None:
         """The first answer after refusals: a full moment, from which accepted / elapsed counts.
@@ -336,10 +359,7 @@ class AdaptiveLimit:
         since_outage, self._since_outage = self._since_outage, outage
         self._mark = (start.seq, turned if since_outage else start.at, self._refused)
         self._full = True
-        if not outage:
-            self._window = 0.0
-            return
-        if accepted < FEW or elapsed <= 0:
+        if not outage or accepted < FEW or elapsed <= 0:
             return
         mostly = refused_for > elapsed / 2
         if (mostly or long) and not since_outage:
@@ -352,14 +372,13 @@ class AdaptiveLimit:
             return
         if self._steered == "rate":
             if long:
-                self._window = elapsed
+                self._window = min(elapsed * WINDOW_REST, LONGEST_WAIT)
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
 
     # ------------------------------------------------------------------ the knobs
 
     def _apply(self) -> None:
-        beyond = self._x - 1.0
-        value = self._ceiling + self._reach * beyond * beyond * beyond
+        value = self._ceiling + self._above()
         if self._steered == "concurrency":
             self.concurrency = int(self._clamp("concurrency", value + 0.5))
             return

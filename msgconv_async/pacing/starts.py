@@ -17,7 +17,7 @@ from typing import Final, Literal
 Knob = Literal["rate", "concurrency"]
 """What can hold a request back: starts per second, or requests in flight."""
 
-REST: Final = 40  # answers in a rest: a probe ends after two rests, and 1 in 80 is about 1 %
+REST: Final = 40  # answers in a rest: a probe ends after two rests, 1 in 80 is about 1 %
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 2 * REST  # starts that a refused one is compared with: back to the last probe
 OWN: Final = 1 / (FEW + 2)  # the highest of a few: our own probes count as no rarer than that
