@@ -207,7 +207,7 @@ def test_every_line_fits_its_terminal(width: int) -> None:
     [line] = [each for each in page if each.startswith(" 2 ")]
     assert line.rstrip().endswith("waiting")
     [line] = [each for each in page if each.startswith(" 3 ")]
-    assert ["3", "08:05", "1,234", "1m", "00s", "16", "at", "once"] == [
+    assert ["3", "08:05", "1,234", "1m", "00s", "20", "at", "once"] == [
         each for each in line.split() if each != "█"
     ]
     assert any("account 1: the service is out of order" in each for each in page)
@@ -233,4 +233,4 @@ def test_an_account_that_answers_again_is_well() -> None:
     assert "HTTP 503" == found.state.plain
     interval = Interval(EIGHT, EIGHT + BUCKET, complete=True)
     found.add(ClosedBucket(ACCOUNT, interval))
-    assert "16 at once" == found.state.plain
+    assert "20 at once" == found.state.plain
