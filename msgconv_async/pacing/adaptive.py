@@ -31,7 +31,7 @@ from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Start
 START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
 LOOSE: Final = 2.0  # what is not steered grows up to so many times what is used, and is cut to it
-REST_SECONDS: Final = 1.5  # ... and so long at least, or each of many short windows is probed
+REST_SECONDS: Final = 1.5  # at least, of a rest, or each of many short windows is probed
 CALMEST: Final = 8.0  # most that rests grow by: a limit that rose is to be found some time
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
@@ -241,9 +241,7 @@ class AdaptiveLimit:
         if self._run >= OUTAGE:
             wait = retry_after or min((now - self._first.at) / OUTAGE, LONGEST_WAIT)
             self.paused_until = max(self.paused_until, now + wait)
-            self._head_start = min(
-                2.0 * (now - start.at), REST_SECONDS
-            )  # its refusal would take half
+            self._head_start = min(2.0 * (now - start.at), REST_SECONDS)  # refused, it takes half
 
     # ------------------------------------------------------------------ which knob
 

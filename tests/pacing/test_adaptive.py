@@ -311,7 +311,7 @@ def test_less_than_one_at_a_time_is_refused() -> None:
 
 
 def test_ten_thousand_fresh_limits_are_small() -> None:
-    """A limit costs under 1 kB before it is used, and remembers 200 starts at most."""
+    """A limit costs under 1 kB before it is used, and remembers 160 starts at most."""
     tracemalloc.start()
     limits = [AdaptiveLimit() for _ in range(1000)]
     size, _ = tracemalloc.get_traced_memory()
@@ -319,7 +319,7 @@ def test_ten_thousand_fresh_limits_are_small() -> None:
     assert 1_000 > size / 1000
     for each in range(1000):
         limits[0].started(each / 100, 1, "rate")
-    assert 200 >= len(limits[0]._starts._last)
+    assert 160 >= len(limits[0]._starts._last)
 
 
 # Constants earn their place: without them, a figure falls
