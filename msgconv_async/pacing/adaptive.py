@@ -10,7 +10,7 @@ In ten lines:
 3.  Refused as the nth in flight: the ceiling is n - 1. Else accepted / time between refusals tells.
 4.  Value = ceiling + reach * (x - 1)^3, x in rests of 40 answers: below 1 a rest, above it a probe.
 5.  A probe refused where the last one was: rests grow twofold, up to 8 times, as the reach shrinks.
-6.  Not so below a ceiling that stood: limits that fell tend to return. It is forgotten by and by.
+6.  Far below one that stood they do not, and last 30 s at most, until it is slowly forgotten.
 7.  Refused during a rest, by others' probes: give way 7 %; n clients rest n times the seconds.
 8.  Which one is steered: that which was the rarer when refused, such company or such a pace.
 9.  Three refused in a row: everything is. Wait for Retry-After, or for a third of the time so far;
@@ -31,7 +31,7 @@ from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Start
 START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
 LOOSE: Final = 2.0  # what is not steered grows up to so many times what is used, and is cut to it
-REST_SECONDS: Final = 1.5  # at least, of a rest, or each of many short windows is probed
+REST_SECONDS: Final = 1.5  # seconds: the least rest, or each of many short windows is probed
 CALMEST: Final = 8.0  # most that rests grow by: a limit that rose is to be found some time
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
@@ -39,7 +39,7 @@ FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halve
 LATELY: Final = 4  # refusals that tell how many share the limit: shares change as clients come
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-LONGEST_WAIT: Final = 30.0  # seconds: pauses grow no longer, or the end of an outage is missed
+LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and rest far below what stood
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
 
@@ -295,11 +295,20 @@ class AdaptiveLimit:
             self._calm = max(1.0, self._calm)
         else:
             self._place = ceiling
-            stood = self._stood.get(knob, 0.0)
-            fell = ceiling < (1.0 - MOVED) * stood
-            self._calm = 1.0 if fell else min(2.0 * self._calm, CALMEST)
-            self._stood[knob] = max(ceiling, stood + (ceiling - stood) * FORGET)
+            self._calm = 1.0 if self._fell(ceiling) else min(2.0 * self._calm, CALMEST)
+            self._stand(knob, ceiling)
+            if knob == "concurrency":
+                self._stand("rate", speed)
         self._begin_rest(ceiling, speed)
+
+    def _stand(self, knob: Knob, value: float) -> None:
+        """Notes where a knob was found twice."""
+        stood = self._stood.get(knob, 0.0)
+        self._stood[knob] = max(value, stood + (value - stood) * FORGET)
+
+    def _fell(self, ceiling: float) -> bool:
+        """Whether it is far below one that stood: limits that fell tend to return."""
+        return ceiling < (1.0 - MOVED) * self._stood.get(self._steered or "rate", 0.0)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
         self._ceiling = self._clamp(self._steered or "rate", ceiling)
@@ -319,7 +328,10 @@ class AdaptiveLimit:
         self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
         clients = 1.0 / max(1.0 - self._shared, 1.0 / CALMEST)
         seconds = REST_SECONDS * self._calm * clients
-        self._step = 1.0 / max(REST * self._calm, max(seconds, self._window) * self._speed)
+        answers = REST * self._calm
+        if self._fell(self._ceiling):
+            answers = min(answers, LONGEST_WAIT * self._speed)
+        self._step = 1.0 / max(answers, max(seconds, self._window) * self._speed)
 
     def _slack(self, place: float) -> float:
         """How far from there a ceiling still is the same one."""

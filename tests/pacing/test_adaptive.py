@@ -7,6 +7,7 @@ a little slack under what is reached, so that a failure means a change and not b
 from __future__ import annotations
 
 import math
+import random
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -235,6 +236,15 @@ def test_without_retry_after_the_pause_grows_with_the_outage() -> None:
     assert 4.0 + (4.0 - 1.0) / 3 == limit.paused_until
 
 
+def test_after_an_outage_one_goes_first_but_not_by_much() -> None:
+    """Until its refusal would be back, and never longer than a second and a half."""
+    limit = AdaptiveLimit()
+    for each in range(3):
+        limit.throttled(limit.started(60.0 * each, 1, "rate"), 60.0 * each + 60.0, 3600.0)
+    limit.started(4000.0, 1, "rate")
+    assert 4001.5 == limit.paused_until
+
+
 def test_refusals_by_others_alone_do_not_stop_us_for_good() -> None:
     """After hundreds of refusals at rest, a limit that refuses no more is probed all the same."""
     limit, now = AdaptiveLimit(), 0.0
@@ -377,23 +387,15 @@ def test_without_it_less_is_used(
     assert usual - loss > fresh(name, Report.goodput)
 
 
-@pytest.mark.parametrize(
-    ("constant", "neutral", "name"),
-    [
-        ("MOVED", 10.0, "bucket 50/s halves"),
-    ],
-)
-def test_without_it_a_return_is_found_later(
-    monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float, name: str
-) -> None:
+def test_without_it_a_return_is_found_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that fell and returned is used again five seconds later, or worse."""
 
     def returned(report: Report) -> float:
         return min(40.0, report.regain(100))
 
-    usual = mean(name, returned, FEWER)
-    without(monkeypatch, constant, neutral)
-    assert 5.0 + usual < fresh(name, returned)
+    usual = mean("bucket 50/s halves", returned, FEWER)
+    without(monkeypatch, "MOVED", 10.0)
+    assert 5.0 + usual < fresh("bucket 50/s halves", returned)
 
 
 def test_without_it_a_late_comer_gets_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,6 +465,69 @@ def test_three_short_outages_cost_no_minute() -> None:
     report = run(Scenario(lambda: Flaps(50, 5), duration=189), 1)
     assert 0.5 <= report.answered(129, 159) / (50 * 30)
     assert 0.9 <= report.answered(159, 189) / (50 * 30)
+
+
+@dataclass
+class DownAgain(LeakyBucket):
+    """A bucket on a server that refuses everything for a minute, and soon for a quarter hour."""
+
+    def offer(self, now: float) -> bool:
+        down = 100 <= now < 160 or 172 <= now < 1000
+        return not down and super().offer(now)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_two_outages_are_no_quota_for_long(seed: int) -> None:
+    """They look like one, since little was accepted in between; three minutes later it is gone."""
+    report = run(Scenario(lambda: DownAgain(50, 5), duration=1240), seed)
+    assert 0.9 <= report.answered(1180, 1240) / (50 * 60)
+
+
+@dataclass
+class Sheds:
+    """A server that refuses three requests in ten for a minute, whatever the limit."""
+
+    server: LeakyBucket | SlotLimit
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def offer(self, now: float) -> bool:
+        shed = 60 <= now < 120 and self.rng.random() < 0.3
+        return not shed and self.server.offer(now)
+
+    def release(self) -> None:
+        self.server.release()
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.server.capacity(now, round_trip)
+
+    def retry_after(self, now: float) -> float | None:
+        return self.server.retry_after(now)
+
+
+SHEDDING = [
+    Scenario(lambda: Sheds(LeakyBucket(50, 5)), duration=270),
+    Scenario(lambda: Sheds(SlotLimit(20)), duration=270),
+]
+
+
+def after_shedding(scenario: Scenario) -> float:
+    """What is used two minutes after it, in the worst of a few seeds."""
+    return min(run(scenario, seed).goodput(240, 270) for seed in SEEDS[:FEWER])
+
+
+@pytest.mark.parametrize("scenario", SHEDDING, ids=["bucket", "slots"])
+def test_a_limit_is_used_again_after_a_minute_of_shedding(scenario: Scenario) -> None:
+    """Such refusals drive the pace to very little, where answers are few."""
+    assert 0.9 <= after_shedding(scenario)
+
+
+@pytest.mark.parametrize("scenario", SHEDDING, ids=["bucket", "slots"])
+def test_without_it_shedding_costs_more_minutes(
+    monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+) -> None:
+    """Rests of forty answers, where each takes seconds."""
+    without(monkeypatch, "LONGEST_WAIT", 1e9)
+    assert 0.1 > after_shedding(scenario)
 
 
 RISES = Scenario(lambda: LeakyBucket(100, 5, between(0, 1800, 0.5)), duration=1930, changes=(1800,))
