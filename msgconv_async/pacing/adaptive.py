@@ -42,6 +42,7 @@ OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
 LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and rest far below what stood
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
+DOUBT: Final = -SURE / 2  # the rate is believed in, until a clear refusal tells otherwise
 
 _NOBODY = Start(-math.inf, 0, 0, None)
 
@@ -64,6 +65,7 @@ class AdaptiveLimit:
     """
 
     __slots__ = (
+        "_before",
         "_belief",
         "_calm",
         "_ceiling",
@@ -114,7 +116,7 @@ class AdaptiveLimit:
         self._starts = Starts()
         self._slots = float(self.concurrency)
         self._steered: Knob | None = None  # None until something is refused
-        self._belief = -SURE / 2  # above zero: the slots are to blame
+        self._belief = DOUBT  # above zero: the slots are to blame
         # The curve: x advances by step with each answer to a request that the steered knob held.
         self._ceiling = 0.0
         self._reach = 0.0
@@ -137,6 +139,7 @@ class AdaptiveLimit:
         self._cut_at = -math.inf
         self._judged = 0
         self._run = 0
+        self._before = self._place, self._calm  # the first of them
         self._first = self._last = _NOBODY
         self._refused_until = -math.inf  # the last of them, or the end of its Retry-After
         self._head_start = 0.0  # seconds: the first after an outage goes so long before the others
@@ -179,8 +182,6 @@ class AdaptiveLimit:
         if held == self._steered:
             if start.seq > self._cut_seq:
                 self._x += self._step
-                if self._calm > 1.0 and self._above() > self._slack(self._ceiling):
-                    self._hasten()
                 self._apply()
             return
         cold = self._steered is None
@@ -234,6 +235,8 @@ class AdaptiveLimit:
             self._last, self._refused_until = start, start.at
         if retry_after:
             self._refused_until = max(self._refused_until, now + retry_after)
+        if not self._run:
+            self._before = self._place, self._calm
         first = self._starts.first_of_run(self._last)
         if first or not self._run:
             self._first = first or start
@@ -251,8 +254,9 @@ class AdaptiveLimit:
         if self._run == 1:
             belief = self._belief + self._starts.testimony(start, now, company, old)
             self._belief = min(max(belief, -SURE), SURE)
-        alone = company <= 1  # there are no fewer slots than one, only a slower pace
-        knob: Knob = "rate" if alone or self._belief < 0 else "concurrency"
+        if company <= 1:  # there are no fewer slots than one, only a slower pace
+            self._belief = min(self._belief, DOUBT)
+        knob: Knob = "rate" if self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
         elif self._rate_bounds[0] == self._rate_bounds[1]:
@@ -289,8 +293,11 @@ class AdaptiveLimit:
     def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
         """Takes a new ceiling, and the calm that it deserves."""
         knob = self._steered or "rate"
-        if new or abs(ceiling - self._place) > self._slack(self._place):
+        slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
+        if new or abs(ceiling - self._place) > slack:
             self._place, self._calm = ceiling, 0.5
+            if not early:
+                self._window = 0.0  # that of another limit
         elif early:
             self._calm = max(1.0, self._calm)
         else:
@@ -333,22 +340,6 @@ class AdaptiveLimit:
             answers = min(answers, LONGEST_WAIT * self._speed)
         self._step = 1.0 / max(answers, max(seconds, self._window) * self._speed)
 
-    def _slack(self, place: float) -> float:
-        """How far from there a ceiling still is the same one."""
-        return max(MOVED * place, 1.0 if self._steered == "concurrency" else 0.0)
-
-    def _above(self) -> float:
-        """How far above the ceiling the curve is; below 0 during a rest."""
-        beyond = self._x - 1.0
-        return self._reach * beyond * beyond * beyond
-
-    def _hasten(self) -> None:
-        """Goes on from here on the first curve: the ceiling is no longer where it was."""
-        above = self._above()
-        self._calm, self._window = 1.0, 0.0
-        self._shape()
-        self._x = 1.0 + math.cbrt(above / self._reach)
-
     def _refusals_ended(self, start: Start, now: float) -> None:
         """The first answer after refusals: a full moment, from which accepted / elapsed counts.
 
@@ -381,14 +372,17 @@ class AdaptiveLimit:
         elif not exact:
             return
         if self._steered == "rate":
+            self._place, self._calm = self._before  # to see whether the quota is the same again
+            self._cut(accepted / elapsed, accepted / elapsed, new=False, early=False)
             if long:
                 self._window = min(elapsed * WINDOW_REST, LONGEST_WAIT)
-            self._cut(accepted / elapsed, accepted / elapsed, new=False, early=True)
+                self._shape()
 
     # ------------------------------------------------------------------ the knobs
 
     def _apply(self) -> None:
-        value = self._ceiling + self._above()
+        beyond = self._x - 1.0  # below 0 during a rest
+        value = self._ceiling + self._reach * beyond * beyond * beyond
         if self._steered == "concurrency":
             self.concurrency = int(self._clamp("concurrency", value + 0.5))
             return

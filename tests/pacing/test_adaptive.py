@@ -11,7 +11,7 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from statistics import fmean
 
 import pytest
@@ -33,6 +33,17 @@ from tests.pacing.situations import SITUATIONS, WAYS
 
 SEEDS = range(1, 9)
 FEWER = 4
+
+
+Fresh = Callable[[], LeakyBucket | SlotLimit]
+
+
+def bucket() -> LeakyBucket:
+    return LeakyBucket(50, 5)
+
+
+def slots() -> SlotLimit:
+    return SlotLimit(20)
 
 
 @cache
@@ -165,11 +176,23 @@ def test_an_idle_hour_changes_nothing() -> None:
 
 
 @dataclass
-class Outage(LeakyBucket):
-    """A bucket on a server that refuses everything for five seconds."""
+class Refuses:
+    """A server that refuses everything at times, whatever the limit."""
+
+    server: LeakyBucket | SlotLimit
+    at: Callable[[float], bool]
 
     def offer(self, now: float) -> bool:
-        return not 663 <= now < 668 and super().offer(now)
+        return not self.at(now) and self.server.offer(now)
+
+    def release(self) -> None:
+        self.server.release()
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.server.capacity(now, round_trip)
+
+    def retry_after(self, now: float) -> float | None:
+        return self.server.retry_after(now)
 
 
 @pytest.mark.parametrize("idle", [None, (60.0, 660.0)])
@@ -178,7 +201,9 @@ def test_an_outage_of_seconds_is_soon_forgotten(
     seed: int, idle: tuple[float, float] | None
 ) -> None:
     """Neither the seconds of the outage nor idle minutes before it count as time of a quota."""
-    scenario = Scenario(lambda: Outage(50, 5), idle=idle, duration=730.0)
+    scenario = Scenario(
+        lambda: Refuses(bucket(), lambda now: 663 <= now < 668), idle=idle, duration=730.0
+    )
     assert 0.9 <= run(scenario, seed).answered(680, 730) / (50 * 50)
 
 
@@ -237,12 +262,36 @@ def test_without_retry_after_the_pause_grows_with_the_outage() -> None:
 
 
 def test_after_an_outage_one_goes_first_but_not_by_much() -> None:
-    """Until its refusal would be back, and never longer than a second and a half."""
+    """Until its refusal would be back, or its answer is, and at most for a second and a half."""
     limit = AdaptiveLimit()
     for each in range(3):
         limit.throttled(limit.started(60.0 * each, 1, "rate"), 60.0 * each + 60.0, 3600.0)
-    limit.started(4000.0, 1, "rate")
+    start = limit.started(4000.0, 1, "rate")
     assert 4001.5 == limit.paused_until
+    limit.answered(start, 4000.3)
+    assert 4000.3 == limit.paused_until
+
+
+def test_a_pause_in_demand_does_not_make_the_limit_less() -> None:
+    """What was accepted while few asked tells nothing: a refusal then is met by the speed alone."""
+    limit, now = AdaptiveLimit(concurrency=(1000, 1000)), 0.0
+
+    def ask(*, wait: float, held: Knob | None, refused: bool = False) -> None:
+        nonlocal now
+        now += wait
+        start = limit.started(now, 1, held)
+        if refused:
+            limit.throttled(start, now, None)
+        else:
+            limit.answered(start, now)
+
+    ask(wait=0.0, held="rate", refused=True)
+    for _ in range(20):
+        ask(wait=5.0, held=None)
+    for _ in range(20):
+        ask(wait=0.1, held="rate")
+    ask(wait=0.1, held="rate", refused=True)
+    assert 8.0 <= limit.rate
 
 
 def test_refusals_by_others_alone_do_not_stop_us_for_good() -> None:
@@ -374,7 +423,7 @@ def test_without_it_more_is_refused(
         ("LOOK_BACK", 8, "4 slots", 0.20),
         ("SURE", 0.0, "bucket 5/s", 0.20),
         ("FEW", 40, "one every 2 s", 0.15),
-        ("OWN", 1e-9, "four on 40 slots", 0.02),
+        ("OWN", 1e-9, "two on 20 slots, one late", 0.02),
         ("REACH", 3.0, "4 slots", 0.20),
     ],
 )
@@ -409,34 +458,35 @@ def test_without_it_a_late_comer_gets_less(monkeypatch: pytest.MonkeyPatch) -> N
     assert usual - 0.05 > fresh("two on 100/s, one late", index)
 
 
-@dataclass
-class Down(LeakyBucket):
-    """A bucket on a server that refuses everything for ten minutes."""
-
-    def offer(self, now: float) -> bool:
-        return not 120 <= now < 720 and super().offer(now)
-
-
-def after_ten_minutes_down() -> float:
+def after_ten_minutes_down(server: Fresh) -> float:
     """What is used half a minute after the outage, in the worst of a few seeds."""
-    scenario = Scenario(lambda: Down(50, 5), duration=812)
-    return min(run(scenario, seed).answered(752, 812) / (50 * 60) for seed in SEEDS[:FEWER])
+    scenario = Scenario(lambda: Refuses(server(), lambda now: 120 <= now < 720), duration=812)
+    return min(run(scenario, seed).goodput(752, 812) for seed in SEEDS[:FEWER])
 
 
-def test_an_incident_is_no_quota() -> None:
+@pytest.mark.parametrize("server", [bucket, slots])
+def test_an_incident_is_no_quota(server: Fresh) -> None:
     """Half a minute after an outage of ten, the limit that was known is in use."""
-    assert 0.9 <= after_ten_minutes_down()
+    assert 0.9 <= after_ten_minutes_down(server)
 
 
 def test_without_it_the_end_of_an_outage_is_found_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that grow with the outage and never stop growing miss its end by minutes."""
     without(monkeypatch, "LONGEST_WAIT", 1e9)
-    assert 0.5 > after_ten_minutes_down()
+    assert 0.5 > after_ten_minutes_down(bucket)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_quota_that_stands_is_used_up_ever_more_gently(seed: int) -> None:
+    """600 a minute, all of it: some five refusals in each of the later minutes, and no more."""
+    report = run(Scenario(lambda: FixedWindow(600, 60), duration=1800), seed)
+    assert 0.98 <= report.goodput(1200, 1800)
+    assert 0.012 >= report.refusal_share(1200, 1800)
 
 
 @dataclass
 class NoQuotaAnyMore(LeakyBucket):
-    """3,000 in ten minutes, and soon a bucket of four times that."""
+    """3,000 in ten minutes, and soon a bucket of four times that, which halves for a minute."""
 
     quota: FixedWindow = field(default_factory=lambda: FixedWindow(3000, 600, phase=0.0))
 
@@ -446,88 +496,76 @@ class NoQuotaAnyMore(LeakyBucket):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_long_window_is_forgotten(seed: int) -> None:
-    """Within ten minutes of its end, whatever its length was."""
-    report = run(Scenario(lambda: NoQuotaAnyMore(20, 5), duration=3400), seed)
-    assert 0.95 <= report.answered(3100, 3400) / (20 * 300)
-
-
-@dataclass
-class Flaps(LeakyBucket):
-    """A bucket on a server that refuses everything, three times for five seconds."""
-
-    def offer(self, now: float) -> bool:
-        down = any(begin <= now < begin + 5 for begin in (100, 112, 124))
-        return not down and super().offer(now)
+    """Within ten minutes of its end; and what comes then is followed as if it had not been."""
+    server = partial(NoQuotaAnyMore, 20, 5, between(3300, 3360, 0.5))
+    report = run(Scenario(server, duration=3420), seed)
+    assert 0.95 <= report.goodput(3100, 3300)
+    assert 15.0 >= report.regain(3360)
 
 
 def test_three_short_outages_cost_no_minute() -> None:
     """Half of the limit is used in the half minute after them, and then all of it."""
-    report = run(Scenario(lambda: Flaps(50, 5), duration=189), 1)
-    assert 0.5 <= report.answered(129, 159) / (50 * 30)
-    assert 0.9 <= report.answered(159, 189) / (50 * 30)
-
-
-@dataclass
-class DownAgain(LeakyBucket):
-    """A bucket on a server that refuses everything for a minute, and soon for a quarter hour."""
-
-    def offer(self, now: float) -> bool:
-        down = 100 <= now < 160 or 172 <= now < 1000
-        return not down and super().offer(now)
+    outages = [(begin, begin + 5) for begin in (100, 112, 124)]
+    scenario = Scenario(
+        lambda: Refuses(bucket(), lambda now: any(begin <= now < end for begin, end in outages)),
+        duration=189,
+    )
+    report = run(scenario, 1)
+    assert 0.5 <= report.goodput(129, 159)
+    assert 0.9 <= report.goodput(159, 189)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_two_outages_are_no_quota_for_long(seed: int) -> None:
     """They look like one, since little was accepted in between; three minutes later it is gone."""
-    report = run(Scenario(lambda: DownAgain(50, 5), duration=1240), seed)
-    assert 0.9 <= report.answered(1180, 1240) / (50 * 60)
+    scenario = Scenario(
+        lambda: Refuses(bucket(), lambda now: 100 <= now < 160 or 172 <= now < 1000), duration=1240
+    )
+    assert 0.9 <= run(scenario, seed).goodput(1180, 1240)
 
 
-@dataclass
-class Sheds:
-    """A server that refuses three requests in ten for a minute, whatever the limit."""
+def after_shedding(server: Fresh) -> float:
+    """What is used two minutes after a minute of it, in the worst of a few seeds."""
 
-    server: LeakyBucket | SlotLimit
-    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    def sheds() -> Refuses:
+        rng = random.Random(1)
+        return Refuses(server(), lambda now: 60 <= now < 120 and rng.random() < 0.3)
 
-    def offer(self, now: float) -> bool:
-        shed = 60 <= now < 120 and self.rng.random() < 0.3
-        return not shed and self.server.offer(now)
-
-    def release(self) -> None:
-        self.server.release()
-
-    def capacity(self, now: float, round_trip: float) -> float:
-        return self.server.capacity(now, round_trip)
-
-    def retry_after(self, now: float) -> float | None:
-        return self.server.retry_after(now)
-
-
-SHEDDING = [
-    Scenario(lambda: Sheds(LeakyBucket(50, 5)), duration=270),
-    Scenario(lambda: Sheds(SlotLimit(20)), duration=270),
-]
-
-
-def after_shedding(scenario: Scenario) -> float:
-    """What is used two minutes after it, in the worst of a few seeds."""
+    scenario = Scenario(sheds, duration=270)
     return min(run(scenario, seed).goodput(240, 270) for seed in SEEDS[:FEWER])
 
 
-@pytest.mark.parametrize("scenario", SHEDDING, ids=["bucket", "slots"])
-def test_a_limit_is_used_again_after_a_minute_of_shedding(scenario: Scenario) -> None:
-    """Such refusals drive the pace to very little, where answers are few."""
-    assert 0.9 <= after_shedding(scenario)
+@pytest.mark.parametrize("server", [bucket, slots])
+def test_a_limit_is_used_again_after_a_minute_of_shedding(
+    server: Fresh,
+) -> None:
+    """Three refusals in ten drive the pace to very little, where answers are few."""
+    assert 0.9 <= after_shedding(server)
 
 
-@pytest.mark.parametrize("scenario", SHEDDING, ids=["bucket", "slots"])
+@pytest.mark.parametrize("server", [bucket, slots])
 def test_without_it_shedding_costs_more_minutes(
-    monkeypatch: pytest.MonkeyPatch, scenario: Scenario
+    monkeypatch: pytest.MonkeyPatch, server: Fresh
 ) -> None:
     """Rests of forty answers, where each takes seconds."""
     without(monkeypatch, "LONGEST_WAIT", 1e9)
-    assert 0.1 > after_shedding(scenario)
+    assert 0.1 > after_shedding(server)
+
+
+@dataclass
+class Slower(SlotLimit):
+    """Two slots, and soon no more than one request every two seconds."""
+
+    bucket: LeakyBucket = field(default_factory=lambda: LeakyBucket(0.5, 1))
+
+    def offer(self, now: float) -> bool:
+        return (now < 100 or self.bucket.offer(now)) and super().offer(now)
+
+
+def test_when_one_at_a_time_is_too_much_the_rate_is_to_blame() -> None:
+    """Less than half of what is sent in the first minute is refused, of thirty that fit."""
+    scenario = Scenario(lambda: Slower(2), service=1.5, duration=160)
+    assert 15 >= fmean(run(scenario, seed).refused(100, 160) for seed in SEEDS)
 
 
 RISES = Scenario(lambda: LeakyBucket(100, 5, between(0, 1800, 0.5)), duration=1930, changes=(1800,))
