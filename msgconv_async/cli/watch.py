@@ -121,7 +121,10 @@ class Row:
             )
         if not self.closed:
             return Text("waiting", style="dim")
-        return Text(f"{self.pacer.concurrency} at once")
+        stats = self.pacer.stats()
+        if stats.limited_by == "rate":
+            return Text(f"{stats.rate:.3g} a second")
+        return Text(f"{stats.concurrency} at once")
 
     def cells(self) -> list[str]:
         """Return the figures of the newest bucket."""

@@ -10,11 +10,11 @@ In ten lines:
 3.  Refused as the nth in flight: the ceiling is n - 1. Else accepted / time between refusals tells.
 4.  Value = ceiling + reach * (x - 1)^3, x in rests of 40 answers: below 1 a rest, above it a probe.
 5.  A probe refused where the last one was: rests grow twofold, up to 8 times, as the reach shrinks.
-6.  Far below one that stood they do not, and last 30 s at most, until it is slowly forgotten.
+6.  Not so far below a ceiling that stood: there 30 s do for 40 answers, until it is forgotten.
 7.  Refused during a rest, by others' probes: give way 7 %; n clients rest n times the seconds.
 8.  Which one is steered: that which was the rarer when refused, such company or such a pace.
 9.  Three refused in a row: everything is. Wait for Retry-After, or for a third of the time so far;
-10. then one goes first. From one such outage to the next, accepted / time is the rate.
+10. then one goes first. From one such outage to the next, accepted / time tells a steered rate.
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
 Jain 1989 (why giving way makes shares equal); Laplace's rule of succession (how rare a rank is);
@@ -58,6 +58,7 @@ class AdaptiveLimit:
         rate: Starts per second now allowed.
         concurrency: Requests in flight now allowed.
         paused_until: Monotonic seconds before which nothing should start (-inf: not paused).
+        steered: Which of the two follows the limit; None until something is refused.
 
     Raises:
         ValueError: When a lower bound is not above 0 (of concurrency: below 1) or exceeds its
@@ -90,7 +91,6 @@ class AdaptiveLimit:
         "_speed",
         "_starts",
         "_steady",
-        "_steered",
         "_step",
         "_stood",
         "_window",
@@ -98,6 +98,7 @@ class AdaptiveLimit:
         "concurrency",
         "paused_until",
         "rate",
+        "steered",
     )
 
     def __init__(
@@ -115,7 +116,7 @@ class AdaptiveLimit:
         self.paused_until = -math.inf
         self._starts = Starts()
         self._slots = float(self.concurrency)
-        self._steered: Knob | None = None  # None until something is refused
+        self.steered: Knob | None = None
         self._belief = DOUBT  # above zero: the slots are to blame
         # The curve: x advances by step with each answer to a request that the steered knob held.
         self._ceiling = 0.0
@@ -139,16 +140,16 @@ class AdaptiveLimit:
         self._cut_at = -math.inf
         self._judged = 0
         self._run = 0
-        self._before = self._place, self._calm  # the first of them
+        # Steered, place, calm and stood before the first of them:
+        self._before: tuple[Knob | None, float, float, dict[Knob, float]] = None, 0.0, 0.5, {}
         self._first = self._last = _NOBODY
         self._refused_until = -math.inf  # the last of them, or the end of its Retry-After
         self._head_start = 0.0  # seconds: the first after an outage goes so long before the others
 
-    @property
-    def found(self) -> bool:
-        """Whether the rate means anything: it is fixed, or something was refused already."""
-        low, high = self._rate_bounds
-        return low == high or self._steered is not None
+    def known(self, knob: Knob) -> bool:
+        """Whether its value means anything: it is fixed, or something was refused already."""
+        low, high = self._rate_bounds if knob == "rate" else self._slot_bounds
+        return low == high or self.steered is not None
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start:
         """Notes the start of a request. It may pause the others: see `paused_until`.
@@ -179,12 +180,12 @@ class AdaptiveLimit:
         held = start.held
         if held is None:
             return
-        if held == self._steered:
+        if held == self.steered:
             if start.seq > self._cut_seq:
                 self._x += self._step
                 self._apply()
             return
-        cold = self._steered is None
+        cold = self.steered is None
         if cold or held == "rate":
             # Never far beyond what is used: demand that comes in bunches must not raise it.
             used = self._starts.pace(start.seq)
@@ -214,7 +215,7 @@ class AdaptiveLimit:
         if start.seq <= self._mark[0]:
             return
         self._lengthen_run(start, now, retry_after)
-        if start.seq <= self._cut_seq or start.at < self._cut_at + (now - start.at):
+        if start.at < self._cut_at + (now - start.at):
             return  # one piece of news: a bucket that was full is full for another round trip
         self._cut_at = now
         new = self._choose_knob(start, now, company)
@@ -223,7 +224,7 @@ class AdaptiveLimit:
             self._shared += (early - self._shared) / LATELY
         self._judged = start.seq
         speed = self._starts.speed_before(self._first.seq) or self.rate / 2
-        if self._steered == "concurrency":
+        if self.steered == "concurrency":
             self._cut(max(1, company - 1) * (1.0 - GIVE * early), speed, new=new, early=early)
             self.rate = self._clamp("rate", max(START_RATE, LOOSE * speed))
         elif self._run < OUTAGE or new:
@@ -236,7 +237,7 @@ class AdaptiveLimit:
         if retry_after:
             self._refused_until = max(self._refused_until, now + retry_after)
         if not self._run:
-            self._before = self._place, self._calm
+            self._before = self.steered, self._place, self._calm, dict(self._stood)
         first = self._starts.first_of_run(self._last)
         if first or not self._run:
             self._first = first or start
@@ -250,18 +251,18 @@ class AdaptiveLimit:
 
     def _choose_knob(self, start: Start, now: float, company: int) -> bool:
         """Whether the steered knob changed with this refusal."""
-        old = self._steered
+        old = self.steered
         if self._run == 1:
             belief = self._belief + self._starts.testimony(start, now, company, old)
             self._belief = min(max(belief, -SURE), SURE)
-        if company <= 1:  # there are no fewer slots than one, only a slower pace
+        if company <= 1 and self._run > 1:  # there are no fewer slots than one, only a slower pace
             self._belief = min(self._belief, DOUBT)
         knob: Knob = "rate" if self._belief < 0 else "concurrency"
         if self._slot_bounds[0] == self._slot_bounds[1]:
             knob = "rate"
         elif self._rate_bounds[0] == self._rate_bounds[1]:
             knob = "concurrency"
-        self._steered = knob
+        self.steered = knob
         return knob != old
 
     # ------------------------------------------------------------------ where the ceiling is
@@ -292,12 +293,11 @@ class AdaptiveLimit:
 
     def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
         """Takes a new ceiling, and the calm that it deserves."""
-        knob = self._steered or "rate"
+        knob = self.steered or "rate"
         slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
         if new or abs(ceiling - self._place) > slack:
             self._place, self._calm = ceiling, 0.5
-            if not early:
-                self._window = 0.0  # that of another limit
+            self._window = 0.0  # that of another limit
         elif early:
             self._calm = max(1.0, self._calm)
         else:
@@ -309,17 +309,17 @@ class AdaptiveLimit:
         self._begin_rest(ceiling, speed)
 
     def _stand(self, knob: Knob, value: float) -> None:
-        """Notes where a knob was found twice."""
+        """Notes how high a knob got that was found twice; with slots, the rate as well."""
         stood = self._stood.get(knob, 0.0)
         self._stood[knob] = max(value, stood + (value - stood) * FORGET)
 
     def _fell(self, ceiling: float) -> bool:
         """Whether it is far below one that stood: limits that fell tend to return."""
-        return ceiling < (1.0 - MOVED) * self._stood.get(self._steered or "rate", 0.0)
+        return ceiling < (1.0 - MOVED) * self._stood.get(self.steered or "rate", 0.0)
 
     def _begin_rest(self, ceiling: float, speed: float) -> None:
-        self._ceiling = self._clamp(self._steered or "rate", ceiling)
-        self._speed = self._ceiling if self._steered == "rate" else speed
+        self._ceiling = self._clamp(self.steered or "rate", ceiling)
+        self._speed = self._ceiling if self.steered == "rate" else speed
         self._x = 0.0
         self._cut_seq = self._starts.seq
         self._shape()
@@ -338,6 +338,8 @@ class AdaptiveLimit:
         answers = REST * self._calm
         if self._fell(self._ceiling):
             answers = min(answers, LONGEST_WAIT * self._speed)
+        elif not self._stood:
+            answers = min(answers, 2.0 * LONGEST_WAIT * self._speed)
         self._step = 1.0 / max(answers, max(seconds, self._window) * self._speed)
 
     def _refusals_ended(self, start: Start, now: float) -> None:
@@ -367,12 +369,13 @@ class AdaptiveLimit:
             return  # one alone may be an incident: it tells no quota
         if mostly:
             if self._rate_bounds[0] < self._rate_bounds[1]:
-                self._steered = "rate"  # a quota of requests, used up: slots would have come free
-                self._belief = -SURE
+                self.steered = "rate"  # a quota of requests, used up: slots would have come free
         elif not exact:
             return
-        if self._steered == "rate":
-            self._place, self._calm = self._before  # to see whether the quota is the same again
+        if self.steered == "rate":
+            knob, place, calm, self._stood = self._before
+            if knob == "rate":  # is the quota the same again?
+                self._place, self._calm = place, calm
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=False)
             if long:
                 self._window = min(elapsed * WINDOW_REST, LONGEST_WAIT)
@@ -383,7 +386,7 @@ class AdaptiveLimit:
     def _apply(self) -> None:
         beyond = self._x - 1.0  # below 0 during a rest
         value = self._ceiling + self._reach * beyond * beyond * beyond
-        if self._steered == "concurrency":
+        if self.steered == "concurrency":
             self.concurrency = int(self._clamp("concurrency", value + 0.5))
             return
         low, high = self._rate_bounds

@@ -109,19 +109,16 @@ class Line:
         self._resuming -= 1
         return held_by
 
-    def eta(self, *, again: bool = False) -> float:
+    def eta(self, *gates: Gate, again: bool = False) -> float:
         """Return how many seconds from now a start would come if it queued now, or queued again.
 
-        An estimate on the early side, as long as the gates stay as they are.
+        An estimate on the early side, as long as those of the line's gates that are given stay as
+        they are. The others do not count; a pause does.
         """
         now = asyncio.get_running_loop().time()
         position = (len(self._again) if again else self.waiting) + self._resuming + 1
-        waits = [gate.eta(now, position) for gate in self._gates]
-        return max(self.paused_for(), *waits)
-
-    def paused_for(self) -> float:
-        """Return how many seconds of a pause are left."""
-        return max(0.0, self._paused_until - asyncio.get_running_loop().time())
+        waits = [gate.eta(now, position) for gate in gates]
+        return max(0.0, self._paused_until - now, *waits)
 
     def pause(self, until: float) -> None:
         """Let nothing start before this instant of the event loop's clock.

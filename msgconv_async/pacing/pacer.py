@@ -9,7 +9,7 @@ from typing import Literal, Self, TypeAlias
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
-from msgconv_async.pacing.line import Line
+from msgconv_async.pacing.line import Gate, Line
 from msgconv_async.pacing.starts import Knob, Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
@@ -34,6 +34,8 @@ class PacerStats:
         in_flight: Requests started and not yet over.
         rate: Starts per second now allowed.
         concurrency: Requests at once now allowed.
+        limited_by: Which of these two follows the service's limit; the other is kept loose, and
+            tells nothing. None while nothing was refused: then both are what is allowed so far.
     """
 
     sent: int
@@ -44,6 +46,7 @@ class PacerStats:
     in_flight: int
     rate: float
     concurrency: int
+    limited_by: Literal["rate", "concurrency"] | None
 
 
 class Pacer:
@@ -88,7 +91,7 @@ class Pacer:
         self._slots = ConcurrencyLimit(self._limit.concurrency)
         self._bucket = TokenBucket(self._limit.rate)
         self._line = Line(self._slots, self._bucket)
-        self._names: dict[object, Knob] = {self._slots: "concurrency", self._bucket: "rate"}
+        self._gates: dict[Gate, Knob] = {self._slots: "concurrency", self._bucket: "rate"}
         self.sent = 0
         self.answered = 0
         self.throttled = 0
@@ -125,16 +128,18 @@ class Pacer:
             self.in_flight,
             self.rate,
             self.concurrency,
+            self._limit.steered,
         )
 
     def eta(self, *, again: bool = False) -> float:
         """Return how many seconds from now a request that queued now would start, or less.
 
         With `again`, one that was sent before, and comes before those that were not.
-        While nothing was refused and the rate is not fixed, nobody knows: the pace may double with
-        every round trip, so only a pause counts.
+        While nothing was refused, what is not fixed may double with every round trip. So a rate
+        or a concurrency counts once it is fixed, or something was refused; a pause always does.
         """
-        return self._line.eta(again=again) if self._limit.found else self._line.paused_for()
+        known = (gate for gate, knob in self._gates.items() if self._limit.known(knob))
+        return self._line.eta(*known, again=again)
 
     def turn(self) -> Turn:
         """Return an async context manager that waits for a turn and holds its slot while inside."""
@@ -148,7 +153,7 @@ class Pacer:
     async def start_in_turn(self, *, again: bool = False) -> Start:
         """Wait for a turn, before all who had none if `again`; `finish` must follow."""
         held_by = await self._line.acquire(again=again)
-        knob = None if held_by is None else self._names[held_by]
+        knob = None if held_by is None else self._gates[held_by]
         return self._started(asyncio.get_running_loop().time(), knob)
 
     def _started(self, now: float, held: Knob | None) -> Start:

@@ -62,7 +62,7 @@ def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
     """In the order in which they came again; and it is told so."""
 
     async def main() -> tuple[list[str], float, float]:
-        line, started = Line(TokenBucket(10, 1)), []
+        line, started = Line(bucket := TokenBucket(10, 1)), []
 
         async def caller(name: str, *, again: bool) -> None:
             await line.acquire(again=again)
@@ -75,7 +75,7 @@ def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
             for name in "AB":
                 group.create_task(caller(name, again=True))
             await asyncio.sleep(0)
-            newcomer, once_more = line.eta(), line.eta(again=True)
+            newcomer, once_more = line.eta(bucket), line.eta(bucket, again=True)
         return started, newcomer, once_more
 
     started, newcomer, once_more = run_virtual(main())
@@ -265,10 +265,10 @@ def test_eta_tells_when_a_newcomer_would_start(ahead: int) -> None:
     """With only a rate in the way, the estimate is exact."""
 
     async def main() -> tuple[float, float]:
-        line = Line(TokenBucket(2.0))
+        line = Line(bucket := TokenBucket(2.0))
         tasks = [asyncio.create_task(line.acquire()) for _ in range(ahead)]
         await asyncio.sleep(0.01)
-        eta = line.eta()
+        eta = line.eta(bucket)
         before = asyncio.get_running_loop().time()
         await line.acquire()
         await asyncio.gather(*tasks)
@@ -294,7 +294,7 @@ def test_eta_counts_the_rounds_of_full_slots() -> None:
             await work()
         tasks = [asyncio.create_task(work()) for _ in range(12)]
         await asyncio.sleep(0.001)
-        eta = line.eta()
+        eta = line.eta(slots)
         await asyncio.gather(*tasks)
         return eta
 

@@ -54,7 +54,23 @@ def test_it_counts_what_it_sends_and_what_comes_of_it() -> None:
         return pacer
 
     stats = run_virtual(main()).stats()
-    assert PacerStats(4, 2, 1, 0, 0, 0, 1000.0, 100) == stats
+    assert PacerStats(4, 2, 1, 0, 0, 0, 1000.0, 100, "rate") == stats
+
+
+def test_fixed_slots_tell_when_a_request_would_start() -> None:
+    """Before anything is refused: the rate may grow, they do not."""
+
+    async def main() -> float:
+        pacer = Pacer(concurrency=4)
+        for _ in range(20):
+            await _request(pacer, 2, [])
+        tasks = [asyncio.create_task(_request(pacer, 2, [])) for _ in range(24)]
+        await asyncio.sleep(1)
+        eta = pacer.eta()
+        await asyncio.gather(*tasks)
+        return eta
+
+    assert 6 <= run_virtual(main()) <= 11
 
 
 @pytest.mark.parametrize("cancel_at", [0.0, 0.5, 1.0, 1.5, 2.5])
