@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from msgconv_async.errors import ConfigurationError
 from msgconv_async.pacing.pacer import Pacer
 
 RECENT = 1000
@@ -32,7 +33,10 @@ class Pacers:
         """Return the account's pacer; while anybody holds it, it is the only one."""
         pacer = self._recent.pop(account_id, None) or self._all.get(account_id)
         if pacer is None:
-            pacer = self._all[account_id] = self._make()
+            pacer = self._make()
+            if not isinstance(pacer, Pacer):
+                raise ConfigurationError(f"pacer: it made {pacer!r}, and must make a Pacer")
+            self._all[account_id] = pacer
         self._recent[account_id] = pacer
         if len(self._recent) > RECENT:
             oldest = next(iter(self._recent))

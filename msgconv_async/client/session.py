@@ -89,7 +89,8 @@ class ConversationSession:
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
-            ``pacer`` cannot be called, or ``fresh_for`` is negative.
+            ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1, or
+            ``http`` or ``retry`` is something else than said here.
     """
 
     def __init__(
@@ -103,9 +104,14 @@ class ConversationSession:
         fresh_for: float = 0.0,
         max_body: int = MAX_BODY,
     ) -> None:
-        base_url = base_url or os.environ.get("MSGCONV_BASE_URL")
-        self._origin = parse_origin(base_url) if base_url else None
+        if base_url is None:
+            base_url = os.environ.get("MSGCONV_BASE_URL") or None
+        self._origin = None if base_url is None else parse_origin(base_url)
+        if http is not None and not isinstance(http, aiohttp.ClientSession):
+            raise ConfigurationError(f"http={http!r}: it must be an aiohttp.ClientSession, or None")
         self._given = http
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise ConfigurationError(f"retry={retry!r}: it must be a RetryPolicy, or None")
         self._policy = retry or RetryPolicy()
         if not callable(pacer):
             raise ConfigurationError(
@@ -113,8 +119,8 @@ class ConversationSession:
                 " `lambda: Pacer(rate=50)`"
             )
         self._pacers = Pacers(pacer)
-        if not 0 <= fresh_for < math.inf:
-            raise ConfigurationError(f"fresh_for={fresh_for!r}: it must be 0 seconds or more")
+        _check_seconds("fresh_for", fresh_for)
+        _check_count("max_body", max_body)
         self._coalesce = coalesce
         self._fresh_for = fresh_for
         self._max_body = max_body
@@ -307,11 +313,19 @@ class ConversationSession:
         """Return the account's pacer: what it has sent, and the pace it now believes in.
 
         An account that was never throttled may have a new one after a thousand others were asked.
+
+        Raises:
+            ConfigurationError: ``account`` is not an `Account`.
         """
+        _check_account(account)
         return self._pacers.of(account.id)
 
     def stats(self, account: Account) -> PacerStats:
-        """Return what was sent to the account and answered, and the pace now believed in."""
+        """Return what was sent to the account and answered, and the pace now believed in.
+
+        Raises:
+            ConfigurationError: ``account`` is not an `Account`.
+        """
         return self.pacer(account).stats()
 
     def _asking(
@@ -378,9 +392,18 @@ def _check_count(name: str, count: object) -> None:
         raise ConfigurationError(f"{name}={count!r}: it must be a whole number, 1 or more")
 
 
-def _check(account: object, query: object, timeout: object) -> None:
+def _check_seconds(name: str, seconds: object) -> None:
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{name}={seconds!r}: it must be 0 seconds or more, and finite")
+
+
+def _check_account(account: object) -> None:
     if not isinstance(account, Account):
         raise ConfigurationError(f"account={account!r}: it must be an Account")
+
+
+def _check(account: object, query: object, timeout: object) -> None:
+    _check_account(account)
     if not isinstance(query, ConversationQuery):
         raise ConfigurationError(f"query={query!r}: it must be a ConversationQuery")
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):

@@ -226,6 +226,14 @@ def test_where_not_all_accounts_fit_those_that_fail_come_first() -> None:
     assert f"50 accounts, {50 - len(shown)} not shown, 1 failing" in page[-1]
 
 
+def test_the_pace_is_told_by_what_limits_it() -> None:
+    """How many at once means nothing where the service counts how many a second."""
+    found = row("1", 1)
+    limit = found.pacer._limit
+    limit.throttled(limit.started(1.0, 1, "rate"), 1.1, None)
+    assert f"{found.pacer.rate:.3g} a second" == found.state.plain
+
+
 def test_an_account_that_answers_again_is_well() -> None:
     """Its failure is forgotten."""
     found = row("1")

@@ -1,4 +1,5 @@
 import asyncio
+import math
 from typing import Any
 
 import aiohttp
@@ -109,6 +110,33 @@ def test_a_pacer_where_its_maker_belongs_is_told_at_once(pacer: Any) -> None:
     """Each account needs one of its own: a session takes what makes them."""
     with pytest.raises(ConfigurationError, match=r"pacer=.*a function .*lambda: Pacer"):
         ConversationSession(pacer=pacer)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "right"),
+    [
+        ({"base_url": ""}, "base_url"),
+        ({"http": 3}, "http=3: it must be an aiohttp.ClientSession"),
+        ({"retry": 5}, "retry=5: it must be a RetryPolicy"),
+        ({"fresh_for": "1"}, "fresh_for='1': it must be 0 seconds or more"),
+        ({"fresh_for": math.inf}, "fresh_for=inf: it must be 0 seconds or more, and finite"),
+        ({"max_body": 0}, "max_body=0: it must be a whole number, 1 or more"),
+    ],
+)
+def test_a_wrong_setting_is_told_at_once(mistake: dict[str, Any], right: str) -> None:
+    """Not with the first request: which value, and what would be right."""
+    with pytest.raises(ConfigurationError, match=right):
+        ConversationSession(**mistake)
+
+
+def test_an_account_s_id_is_not_the_account() -> None:
+    """And what the recipe makes is a pacer: both are told in a sentence."""
+    anybody: Any = "10000001"
+    with pytest.raises(ConfigurationError, match="account='10000001': it must be an Account"):
+        ConversationSession().stats(anybody)
+    wrong: Any = lambda: 5  # noqa: E731
+    with pytest.raises(ConfigurationError, match="it made 5, and must make a Pacer"):
+        ConversationSession(pacer=wrong).stats(Account("10000001", BEARER))
 
 
 async def test_stats_tell_what_was_sent_and_what_came_of_it() -> None:
