@@ -292,12 +292,11 @@ class AdaptiveLimit:
         self._cut(max(ceiling, self.rate / 2), speed, new=new, early=early)
 
     def _cut(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
-        """Takes a new ceiling, and the calm that it deserves."""
+        """Takes a new ceiling, and the calm that it deserves, and begins a rest."""
         knob = self.steered or "rate"
         slack = max(MOVED * self._place, 1.0 if knob == "concurrency" else 0.0)
         if new or abs(ceiling - self._place) > slack:
             self._place, self._calm = ceiling, 0.5
-            self._window = 0.0  # that of another limit
         elif early:
             self._calm = max(1.0, self._calm)
         else:
@@ -306,7 +305,12 @@ class AdaptiveLimit:
             self._stand(knob, ceiling)
             if knob == "concurrency":
                 self._stand("rate", speed)
-        self._begin_rest(ceiling, speed)
+        self._ceiling = self._clamp(knob, ceiling)
+        self._speed = self._ceiling if knob == "rate" else speed
+        self._x = 0.0
+        self._cut_seq = self._starts.seq
+        self._shape()
+        self._apply()
 
     def _stand(self, knob: Knob, value: float) -> None:
         """Notes how high a knob got that was found twice; with slots, the rate as well."""
@@ -316,14 +320,6 @@ class AdaptiveLimit:
     def _fell(self, ceiling: float) -> bool:
         """Whether it is far below one that stood: limits that fell tend to return."""
         return ceiling < (1.0 - MOVED) * self._stood.get(self.steered or "rate", 0.0)
-
-    def _begin_rest(self, ceiling: float, speed: float) -> None:
-        self._ceiling = self._clamp(self.steered or "rate", ceiling)
-        self._speed = self._ceiling if self.steered == "rate" else speed
-        self._x = 0.0
-        self._cut_seq = self._starts.seq
-        self._shape()
-        self._apply()
 
     def _shape(self) -> None:
         """Draws the curve, as calm as it is.
@@ -362,6 +358,9 @@ class AdaptiveLimit:
         since_outage, self._since_outage = self._since_outage, outage
         self._mark = (start.seq, turned if since_outage else start.at, self._refused)
         self._full = True
+        if not outage and self._calm < 1.0:
+            self._window = 0.0  # found elsewhere, and no quota: it was that of another limit
+            self._shape()
         if not outage or accepted < FEW or elapsed <= 0:
             return
         mostly = refused_for > elapsed / 2
