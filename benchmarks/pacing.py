@@ -26,8 +26,8 @@ EVERYWHERE = "adaptive"
 
 def simulate(seeds: Sequence[int]) -> None:
     """Play every situation in every way, and print what came of it."""
-    print(f"\nsimulated, {len(seeds)} seeds: mean (worst); * meets every goal")
-    print("rec: seconds until 90 % of a limit that fell / rose is used again; Jain: fairness")
+    print(f"\nsimulated, {len(seeds)} seeds: mean (worst); * the means meet every goal")
+    print("rec: median seconds until 90 % of what fell / rose is used again; Jain: fairness")
     met = dict.fromkeys(WAYS, 0)
     for name, situation in SITUATIONS.items():
         print(name)
