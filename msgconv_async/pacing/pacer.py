@@ -1,7 +1,5 @@
 """One account's pace: even starts, so many at once, and what the answers teach about both."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
@@ -46,7 +44,7 @@ class PacerStats:
     in_flight: int
     rate: float
     concurrency: int
-    limited_by: Literal["rate", "concurrency"] | None
+    limited_by: Knob | None
 
 
 class Pacer:
@@ -141,7 +139,7 @@ class Pacer:
         known = (gate for gate, knob in self._gates.items() if self._limit.known(knob))
         return self._line.eta(*known, again=again)
 
-    def turn(self) -> Turn:
+    def turn(self) -> "Turn":
         """Return an async context manager that waits for a turn and holds its slot while inside."""
         return Turn(self)
 
