@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from aiohttp import web
@@ -83,27 +83,17 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        rules = {
-            "accounts": (accounts, accounts >= 1, "1 or more"),
-            "concurrency": (concurrency, concurrency is None or concurrency >= 1, "1 or more"),
-            "rate": (rate, rate is None or rate > 0, "above 0, in requests per second"),
-            "burst": (burst, burst >= 0, "0 or more"),
-            "latency": (latency, 0 <= latency < math.inf, "0 or more, in seconds"),
-            "retry_after": (
-                retry_after,
-                0 <= (retry_after or 0) < math.inf,
-                "0 or more, in seconds",
-            ),
-            "token_lifetime": (
-                token_lifetime,
-                0 < token_lifetime < math.inf,
-                "above 0, in seconds",
-            ),
-            "port": (port, 0 <= port <= _LAST_PORT, f"0 to {_LAST_PORT}"),
-        }
-        for name, (value, right, rule) in rules.items():
-            if not right:
-                raise ConfigurationError(f"{name}={value}: it must be {rule}")
+        _whole("accounts", accounts, "1 or more", 1)
+        if concurrency is not None:
+            _whole("concurrency", concurrency, "1 or more", 1)
+        if rate is not None:
+            _number("rate", rate, "above 0, in requests per second", positive=True)
+        _whole("burst", burst, "0 or more", 0)
+        _number("latency", latency, "0 or more, in seconds")
+        if retry_after is not None:
+            _number("retry_after", retry_after, "0 or more, in seconds")
+        _number("token_lifetime", token_lifetime, "above 0, in seconds", positive=True)
+        _whole("port", port, f"0 to {_LAST_PORT}", 0, _LAST_PORT)
         self._account_ids = tuple(str(FIRST_ACCOUNT + number) for number in range(accounts))
         if isinstance(events, str | Path):
             events = Recorded.from_file(events)
@@ -219,12 +209,13 @@ class Sandbox:
             account_id: Of this account only; None for whichever come.
 
         Raises:
-            ConfigurationError: ``times`` is not 1 or more, or the status is none of a failure.
+            ConfigurationError: ``times`` is not 1 or more, the status is none of a failure, or the
+                account is none of the sandbox's.
         """
-        if times < 1:
-            raise ConfigurationError(f"times={times}: it must be 1 or more")
-        if not 400 <= status <= 599:  # noqa: PLR2004 - RFC 9110, section 15
-            raise ConfigurationError(f"status={status}: it must be a failure's, 400 to 599")
+        _whole("times", times, "1 or more", 1)
+        _whole("status", status, "a failure's, 400 to 599", 400, 599)  # RFC 9110, section 15
+        if account_id is not None and account_id not in self._account_ids:
+            raise ConfigurationError(f"account_id={account_id!r} is none of the sandbox's")
         self._service.failures[account_id].extend([status] * times)
 
     def add(self, *conversations: Conversation) -> None:
@@ -267,3 +258,16 @@ async def _stop(runner: web.AppRunner) -> None:
     # Also where a cancelled scope is what leaves the sandbox; it takes no longer than the grace.
     with anyio.CancelScope(shield=True):
         await runner.cleanup()
+
+
+def _whole(name: str, given: Any, rule: str, least: int, most: float = math.inf) -> None:
+    """Refuse what is no whole number within these bounds."""
+    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
+        raise ConfigurationError(f"{name}={given!r}: it must be {rule}, as a whole number")
+
+
+def _number(name: str, given: Any, rule: str, *, positive: bool = False) -> None:
+    """Refuse what is no finite number from 0 on, or above 0."""
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if not number or not 0 <= given < math.inf or (positive and given == 0):
+        raise ConfigurationError(f"{name}={given!r}: it must be {rule}")

@@ -178,7 +178,17 @@ async def test_a_throttling_that_was_asked_for_says_when_to_come_back(ask: Ask) 
     assert "Retry-After" not in failed.headers
 
 
-@pytest.mark.parametrize("wrong", [{"times": 0}, {"status": 200}, {"status": 302}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"times": 0},
+        {"times": "x"},
+        {"status": 200},
+        {"status": 302},
+        {"status": "503"},
+        {"account_id": "77"},
+    ],
+)
 async def test_a_failure_that_is_none_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         Sandbox().fail_next(**wrong)

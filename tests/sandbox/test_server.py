@@ -209,13 +209,19 @@ async def test_a_fault_may_drop_the_connection(client: aiohttp.ClientSession, as
         ("port", 65536, "0 to 65535"),
         ("port", -1, "0 to 65535"),
         ("latency", float("nan"), "0 or more"),
+        ("accounts", "3", "1 or more, as a whole number"),
+        ("concurrency", 1.5, "1 or more, as a whole number"),
+        ("rate", "x", "above 0, in requests per second"),
+        ("rate", float("inf"), "above 0"),
+        ("latency", None, "0 or more, in seconds"),
+        ("port", True, "0 to 65535, as a whole number"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_by_name(
-    setting: str, value: float, rule: str
+    setting: str, value: object, rule: str
 ) -> None:
     settings: dict[str, Any] = {setting: value}
-    with pytest.raises(ConfigurationError, match=rf"^{setting}={value}: it must be {rule}"):
+    with pytest.raises(ConfigurationError, match=rf"^{setting}={value!r}: it must be {rule}"):
         Sandbox(**settings)
 
 
