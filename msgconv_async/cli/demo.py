@@ -183,6 +183,11 @@ def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float
     table.add_row(f"and so a second, as each takes {LATENCY} s", f"{LIMIT / LATENCY:g}")
     table.add_row("what the client now believes: at once", _middle(slots), style="bold")
     table.add_row("what the client now believes: a second", _middle(rates), style="bold")
+    held = Counter(each.stats().limited_by for each in pacers)
+    table.add_row(
+        "accounts held by how many at once, and by how many a second",
+        f"{held['concurrency']} and {held['rate']}",
+    )
     table.add_row("and so asks a second, as the tighter one holds", _middle(asked), style="bold")
     table.add_row(
         "the lowest and the highest of the accounts", f"{asked[0]:.3g} to {asked[-1]:.3g}"

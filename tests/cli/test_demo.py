@@ -44,5 +44,7 @@ def test_the_demo_shows_what_it_promises_in_less_than_twenty_seconds() -> None:
         assert any(
             re.fullmatch(rf"what the client now believes: {unit} [\d.]+", line) for line in lines
         )
+    held = next(line for line in lines if line.startswith("accounts held by how many at once"))
+    assert 0 < sum(map(int, re.findall(r"\d+", held))) <= 50
     asked = next(line for line in lines if line.startswith("and so asks a second"))
     assert 12.6 >= float(asked.split()[-1])  # 5 % above the true one at most
