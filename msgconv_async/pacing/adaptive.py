@@ -39,7 +39,7 @@ FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halve
 LATELY: Final = 4  # refusals that tell how many share the limit: shares change as clients come
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
-LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and rest far below what stood
+LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and, far below what stood, 40 answers
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
 DOUBT: Final = -SURE / 2  # the rate is believed in, until a clear refusal tells otherwise
@@ -66,7 +66,7 @@ class AdaptiveLimit:
     """
 
     __slots__ = (
-        "_before",
+        "_before_run",
         "_belief",
         "_calm",
         "_ceiling",
@@ -140,8 +140,7 @@ class AdaptiveLimit:
         self._cut_at = -math.inf
         self._judged = 0
         self._run = 0
-        # Steered, place, calm and stood before the first of them:
-        self._before: tuple[Knob | None, float, float, dict[Knob, float]] = None, 0.0, 0.5, {}
+        self._before_run: tuple[Knob | None, float, float, dict[Knob, float]] = None, 0.0, 0.5, {}
         self._first = self._last = _NOBODY
         self._refused_until = -math.inf  # the last of them, or the end of its Retry-After
         self._head_start = 0.0  # seconds: the first after an outage goes so long before the others
@@ -237,7 +236,7 @@ class AdaptiveLimit:
         if retry_after:
             self._refused_until = max(self._refused_until, now + retry_after)
         if not self._run:
-            self._before = self.steered, self._place, self._calm, dict(self._stood)
+            self._before_run = self.steered, self._place, self._calm, dict(self._stood)
         first = self._starts.first_of_run(self._last)
         if first or not self._run:
             self._first = first or start
@@ -327,6 +326,8 @@ class AdaptiveLimit:
         Reach goes by the square root, so that small clients gain relatively more and the shares
         of one limit drift together. In the long run, each of n clients meets its own probes in one
         refusal of n; with n times its seconds, all of them together probe as often as one alone.
+        After an overload few are answered, and 40 of them would take as long as the overload did:
+        so time bounds them where the limit may return, or, twice as long, where none ever stood.
         """
         self._reach = REACH * math.sqrt(self._ceiling) / max(1.0, self._calm)
         clients = 1.0 / max(1.0 - self._shared, 1.0 / CALMEST)
@@ -372,7 +373,7 @@ class AdaptiveLimit:
         elif not exact:
             return
         if self.steered == "rate":
-            knob, place, calm, self._stood = self._before
+            knob, place, calm, self._stood = self._before_run
             if knob == "rate":  # is the quota the same again?
                 self._place, self._calm = place, calm
             self._cut(accepted / elapsed, accepted / elapsed, new=False, early=False)

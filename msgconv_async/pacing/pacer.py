@@ -32,8 +32,9 @@ class PacerStats:
         in_flight: Requests started and not yet over.
         rate: Starts per second now allowed.
         concurrency: Requests at once now allowed.
-        limited_by: Which of these two follows the service's limit; the other is kept loose, and
-            tells nothing. None while nothing was refused: then both are what is allowed so far.
+        limited_by: Which of these two follows the service's limit (of two that are fixed: the
+            rate); the other is kept loose, and tells nothing. None while nothing was refused: then
+            both are what is allowed so far.
     """
 
     sent: int
