@@ -174,11 +174,11 @@ def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
         error: What leaves the call.
         handled: What was being handled when the call began, which is not the call's.
     """
-    seen = {None, handled}
+    seen = {id(handled)}
     waiting = [error]
     while waiting:
         found = waiting.pop()
-        seen.add(found)
+        seen.add(id(found))
         traceback.clear_frames(found.__traceback__)
         before = (found.__cause__, found.__context__)
-        waiting += [each for each in before if each is not None and each not in seen]
+        waiting += [each for each in before if each is not None and id(each) not in seen]
