@@ -88,27 +88,28 @@ def _spellings(secret: str) -> Iterator[str]:
 def _tells(text: str, secrets: Iterable[str]) -> bool:
     """Tell whether a text, decoded in whatever way, has too much in common with a secret."""
     pieces: dict[int, set[str]] = {}
-    for secret in secrets:
-        plain = _plain(secret)
-        size = min(_SHARED, len(plain))
+    for form in {form for secret in secrets for form in _forms(secret)}:
+        size = min(_SHARED, len(form))
         pieces.setdefault(size, set()).update(
-            plain[start : start + size] for start in range(len(plain) - size + 1)
+            form[start : start + size] for start in range(len(form) - size + 1)
         )
     pieces.pop(0, None)
     if not pieces:
         return False
-    for number, reading in enumerate(map(_plain, _readings(text))):
+    for number, reading in enumerate(_readings(text)):
         if number == _MOST_READINGS:
             return True  # a text made to be decoded without end is not worth showing
-        for size, some in pieces.items():
-            if any(reading[start : start + size] in some for start in range(len(reading))):
-                return True
+        for form in _forms(reading):
+            for size, some in pieces.items():
+                if any(form[start : start + size] in some for start in range(len(form))):
+                    return True
     return False
 
 
-def _plain(text: str) -> str:
-    """Return a text as it is compared: without folds and white space, in one case."""
-    return "".join(visible(text).split()).casefold()
+def _forms(text: str) -> set[str]:
+    """Return a text as it is compared, in one case: with its spaces, and without any folds."""
+    seen = visible(text).casefold()
+    return {seen, "".join(seen.split())}
 
 
 def _readings(text: str) -> Iterator[str]:

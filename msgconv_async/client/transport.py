@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import io
 import logging
@@ -207,6 +208,7 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
     It is never held twice: `io.BytesIO` hands out the very object that it wrote into.
     """
+    _end_with_connection(response)
     buffer = io.BytesIO()
     head = b""
     async for chunk in response.content.iter_any():
@@ -220,6 +222,31 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
             response.close()
             break
     return buffer.getvalue() or _without_mark(head)
+
+
+def _end_with_connection(response: aiohttp.ClientResponse) -> None:
+    """Let a body end that aiohttp would leave open for ever.
+
+    When what follows in a body is malformed, aiohttp closes the connection, and tells only who
+    waits for the next head: whoever reads the body goes on waiting.
+    """
+    content = response.content
+    protocol = None if response.connection is None else response.connection.protocol
+
+    def end(closed: asyncio.Future[None] | None = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # asyncio complains of one that nobody looked at
+        if protocol is not None and not content.is_eof() and content.exception() is None:
+            cause = protocol.exception()
+            error = aiohttp.ClientPayloadError()
+            error.__cause__ = cause
+            content.set_exception(error)
+
+    if protocol is not None:
+        if (closed := protocol.closed) is None:
+            end()
+        else:
+            closed.add_done_callback(end)
 
 
 def _without_mark(body: bytes) -> bytes:
