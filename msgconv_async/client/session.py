@@ -38,8 +38,9 @@ from msgconv_async.errors import (
     UnexpectedResponse,
 )
 from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport, decode_report
+from msgconv_async.protocol.report import ConversationReport
 
 TIMEOUT = 60.0
 """Seconds: the default for a whole call, waits and retries included."""
@@ -208,10 +209,15 @@ class ConversationSession:
     async def fetch_document(
         self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
     ) -> bytes:
-        """Ask as `fetch` does, and return the service's JSON document as it was sent."""
+        """Ask as `fetch` does, and return the service's JSON document as it was sent.
+
+        It is a document that `fetch` would have made a report of, or one of the errors is raised.
+        """
         net = self._usable()
         with _call(net, account, query, timeout) as call:
-            return (await self._answer(net, account, query, call)).body
+            answer = await self._answer(net, account, query, call)
+            _decoded(answer, account, query)
+            return answer.body
 
     def fetch_many(
         self,
