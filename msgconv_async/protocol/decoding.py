@@ -51,10 +51,16 @@ _MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
 """Twice as many as the longest time frame has, since each may come twice."""
 
 _SURVEYED = 1024 * 1024
-"""Bytes: in larger parts of an answer, misfits and unknown names are not looked for one by one."""
+"""Bytes of an answer in which unknown names are looked for one by one, and of a part in which the
+place of a misfit is."""
 
 _MOST_UNKNOWN = 20
 """Unknown names that are told of one part of an answer."""
+
+_UNKNOWN_FIELD = re.compile(
+    r"Object contains unknown field `(?P<name>.*)` - at `(?P<path>.*)`", re.DOTALL
+)
+"""What msgspec says of the first."""
 
 _LONGEST_NAME = 60
 """Characters of a name that are shown."""
@@ -103,8 +109,8 @@ _Document = msgspec.defstruct(
 _DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Document)
 
 
-_NOTHING = Raw()
-"""In the place of a part that did not come."""
+_NOTHING, _NULL = Raw(), Raw(b"null")
+"""What stands in the place of a part that did not come, and of one that was left empty."""
 
 
 # -- The long way: what else may stand there ------------------------------------------------------
@@ -196,8 +202,7 @@ def _average(value: float | str | None) -> float | None:
     return value
 
 
-_SENT_COUNTS = {int, type(None)}
-_SENT_AVERAGES = {float, type(None)}
+_USUAL_TYPES = (*[int] * _COUNTS, *[float] * 4, *[type(None)] * 3)
 _OTHER_PLACES = {
     _AnyMetrics.__struct_fields__.index(name.removeprefix("other_")): place
     for place, name in enumerate(_AnyMetrics.__struct_fields__)
@@ -208,15 +213,14 @@ _OTHER_PLACES = {
 def _metrics(told: Any) -> ConversationMetrics:
     if told is None:
         return ConversationMetrics()
-    values = list(astuple(told))
-    for place, other in _OTHER_PLACES.items():
-        if values[place] is None:
-            values[place] = values[other]
-    counts, averages = values[:_COUNTS], values[_COUNTS : _COUNTS + 4]
-    if not set(map(type, counts)) <= _SENT_COUNTS:
-        counts = list(map(_count, counts))
-    if not set(map(type, averages)) <= _SENT_AVERAGES:
-        averages = list(map(_average, averages))
+    values = astuple(told)
+    if tuple(map(type, values)) == _USUAL_TYPES:
+        return ConversationMetrics(*values[:-3])
+    chosen = [
+        values[_OTHER_PLACES[place]] if value is None and place in _OTHER_PLACES else value
+        for place, value in enumerate(values[:-3])
+    ]
+    counts, averages = map(_count, chosen[:_COUNTS]), map(_average, chosen[_COUNTS:])
     return ConversationMetrics(*counts, *averages)
 
 
@@ -390,8 +394,8 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
         raise UnexpectedResponse(f"{objects} objects in {len(body)} bytes are no metrics")
     try:
         document = _DOCUMENT.decode(body)
-    except msgspec.ValidationError:
-        return _read_in_parts(body, on_unknown or (lambda _: None))
+    except msgspec.ValidationError as error:
+        return _read_in_parts(body, _Survey(on_unknown, error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
     intervals = [
@@ -401,7 +405,7 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     return _Read(document, intervals)
 
 
-def _read_in_parts(body: bytes, on_unknown: OnUnknown) -> _Read:
+def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
     try:
         outline = _OUTLINE.decode(body)
         _check_utf8(body)  # what is skipped is not decoded
@@ -410,15 +414,15 @@ def _read_in_parts(body: bytes, on_unknown: OnUnknown) -> _Read:
         raise UnexpectedResponse(what, where=path.rstrip("`") or "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
-    _tell_unknown(Raw(body), _Document, "$", on_unknown)
+    survey.unknown_in(Raw(body), _Document, "$")
     sections: dict[str, Any] = {}
     whole: _Sections | UnexpectedResponse
     try:
         for spelling, name in _SECTIONS.items():
             part = getattr(outline, spelling)
-            if bytes(part) not in {b"", b"null"}:
+            if part not in (_NOTHING, _NULL):
                 of = _members(_Sections)[spelling]
-                sections[name] = _part(part, of, f"$.{spelling}", on_unknown)
+                sections[name] = _part(part, of, f"$.{spelling}", survey)
         whole = _Sections(**sections)
     except UnexpectedResponse as error:
         whole = error
@@ -426,7 +430,7 @@ def _read_in_parts(body: bytes, on_unknown: OnUnknown) -> _Read:
     for place, part in enumerate(_elements(outline.intervals, _NOTHING)):
         told: _Sections | UnexpectedResponse
         try:
-            interval = _part(part, _Interval, f"$.metricsByIntervals[{place}]", on_unknown)
+            interval = _part(part, _Interval, f"$.metricsByIntervals[{place}]", survey)
             timestamp, told = interval.timestamp, interval.data or interval
         except UnexpectedResponse as error:
             try:
@@ -443,12 +447,12 @@ def _elements(array: Any, absent: Any) -> tuple[Any, ...]:
     return places[: places.index(absent)] if absent in places else places
 
 
-def _part(part: Raw, kind: Any, path: str, on_unknown: OnUnknown) -> Any:
+def _part(part: Raw, kind: Any, path: str, survey: _Survey) -> Any:
     """Decode a section or an interval, the short way if it can be."""
     try:
         return _SHORT_WAY[kind].decode(part)
     except msgspec.ValidationError:
-        _tell_unknown(part, kind, path, on_unknown)
+        survey.unknown_in(part, kind, path)
     try:
         return _the_long_way(part, kind)
     except msgspec.ValidationError as error:
@@ -478,11 +482,32 @@ def _misfit(part: Raw, kind: Any, path: str, error: msgspec.ValidationError) -> 
     return UnexpectedResponse(str(error).partition(" - at `")[0], where=path)
 
 
-def _tell_unknown(part: Raw, kind: Any, path: str, on_unknown: OnUnknown) -> None:
-    """Tell the unknown members of a part, of a map's values those of the first alone."""
-    kinds = re.sub(r"\[\d+\]", "[*]", path)
-    for name in islice(_unknown(part, kind, kinds), _MOST_UNKNOWN):
-        on_unknown(name)
+class _Survey:
+    """Tells the unknown members of an answer, of a map's values those of the first alone.
+
+    Args:
+        on_unknown: Called with the place of each.
+        error: Why the answer could not be decoded the short way. It names the first, if that is
+            the reason: so one is told of however large an answer is.
+    """
+
+    def __init__(self, on_unknown: OnUnknown | None, error: msgspec.ValidationError) -> None:
+        self._on_unknown = on_unknown
+        self._left = _SURVEYED
+        if first := _UNKNOWN_FIELD.fullmatch(str(error)):
+            self._tell(f"{first['path']}.{_shown(first['name'])}")
+
+    def unknown_in(self, part: Raw, kind: Any, path: str) -> None:
+        """Tell those of one part, as long as not too much was searched."""
+        size = memoryview(part).nbytes
+        if size <= self._left:
+            self._left -= size
+            for place in islice(_unknown(part, kind, path), _MOST_UNKNOWN):
+                self._tell(place)
+
+    def _tell(self, path: str) -> None:
+        if self._on_unknown is not None:
+            self._on_unknown(re.sub(r"\[(\d+|\.\.\.)\]", "[*]", path))
 
 
 def _unknown(part: Raw, kind: Any, path: str) -> Iterator[str]:
@@ -504,12 +529,12 @@ def _inside(part: Raw, kind: Any) -> Iterator[tuple[str, Raw, Any]]:
     known = _members(kind)
     for name, inner in _split(part).items() if known or get_origin(kind) is dict else ():
         of = get_args(kind)[1] if get_origin(kind) is dict else known.get(name)
-        if of is not None and (bytes(inner) != b"null" or get_origin(kind) is dict):
+        if of is not None and (inner != _NULL or get_origin(kind) is dict):
             yield name, inner, of
 
 
 def _split(part: Raw) -> dict[str, Raw]:
-    if len(bytes(part)) > _SURVEYED:
+    if memoryview(part).nbytes > _SURVEYED:
         return {}
     try:
         return _MEMBERS.decode(part)
