@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from aiohttp import web
 
 from msgconv_async import Account, ConversationQuery, ConversationSession, UnexpectedResponse
 from tests.client.support import BEARER, QUERY, answering, serving
@@ -34,8 +35,11 @@ async def test_an_answer_that_is_none_is_not_kept() -> None:
     """What `fresh_for` gives again is an answer."""
     bodies = [b"[]", b'{"metricsTotals":{}}']
 
+    async def one_after_the_other(request: web.BaseRequest) -> web.StreamResponse:
+        return await answering(bodies.pop(0))(request)
+
     async with (
-        serving(lambda request: answering(bodies.pop(0))(request)) as url,
+        serving(one_after_the_other) as url,
         ConversationSession(base_url=url, fresh_for=30) as session,
     ):
         with pytest.raises(UnexpectedResponse):
@@ -50,17 +54,16 @@ async def test_members_that_nobody_knows_are_warned_of_once(
 ) -> None:
     """Each kind of them, over all accounts, and without filling the log."""
     names = ",".join(f'"new{number}":1' for number in range(50))
-    body = b'{"metricsTotals":{"abandoned":1}}', b'{"metricsTotals":{%s}}' % names.encode()
     with caplog.at_level(logging.WARNING, "msgconv_async"):
-        async with serving(answering(body[0])) as url, ConversationSession(base_url=url) as session:
+        body = b'{"metricsTotals":{"abandoned":1}}'
+        async with serving(answering(body)) as url, ConversationSession(base_url=url) as session:
             for who in ("1", "2", "2"):
                 await session.fetch(Account(who, BEARER), QUERY)
-        assert [
-            "the service sends $.metricsTotals.abandoned, which this version of msgconv_async"
-            " does not know: it is left out"
-        ] == caplog.messages
+        (warning,) = caplog.messages
+        assert warning.startswith("the service sends $.metricsTotals.abandoned, which ")
         caplog.clear()
-        async with serving(answering(body[1])) as url, ConversationSession(base_url=url) as session:
+        body = b'{"metricsTotals":{%s}}' % names.encode()
+        async with serving(answering(body)) as url, ConversationSession(base_url=url) as session:
             await session.fetch(WHO, QUERY)
             await session.fetch(WHO, QUERY)
 
