@@ -54,7 +54,7 @@ def send(query: ConversationQuery) -> None:
     assert_type(request.method, Literal["GET", "POST"])
     assert_type(request.url, str)
     assert_type(request.body, bytes | None)
-    assert {query: 1}  # noqa: B018
+    assert {query: 1}
 
 
 def read(body: bytes, query: ConversationQuery, at: datetime) -> None:
