@@ -38,8 +38,9 @@ from msgconv_async.errors import (
     UnexpectedResponse,
 )
 from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport, decode_report
+from msgconv_async.protocol.report import ConversationReport
 
 TIMEOUT = 60.0
 """Seconds: the default for a whole call, waits and retries included."""
@@ -50,6 +51,10 @@ _LOG.addHandler(logging.NullHandler())
 CONNECTIONS = 1000
 """Connections at most, over all hosts. Pacers and ``max_in_flight`` bound requests; a request that
 waited here would hold its account's slot without using it."""
+
+MOST_UNKNOWN = 20
+"""Kinds of unknown members that a session warns of: a service that makes up names without end is
+not to fill the log."""
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for one connection to come about, so that a call without a timeout ends as well."""
@@ -64,6 +69,24 @@ class _Net(NamedTuple):
     calls: Calls
     flights: Flights[Answer]
     fresh: FreshAnswers
+    unknown: _UnknownMembers
+
+
+class _UnknownMembers:
+    """Warns of members of answers that this library does not know, once of each kind."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, path: str) -> None:
+        """Take note of one, by its place in a document."""
+        if path not in self._told and len(self._told) < MOST_UNKNOWN:
+            self._told.add(path)
+            _LOG.warning(
+                "the service sends %s, which this version of msgconv_async does not know: it is"
+                " left out",
+                path,
+            )
 
 
 class ConversationSession:
@@ -149,7 +172,15 @@ class ConversationSession:
         )
         transport = Transport(http, self._max_body)
         caller = Caller(transport, self._policy, self._origin, self._pacers.of)
-        self._net = _Net(loop, http, caller, Calls(loop), Flights(), FreshAnswers(self._fresh_for))
+        self._net = _Net(
+            loop,
+            http,
+            caller,
+            Calls(loop),
+            Flights(),
+            FreshAnswers(self._fresh_for),
+            _UnknownMembers(),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -205,15 +236,20 @@ class ConversationSession:
         """
         net = self._usable()
         with _call(net, account, query, timeout) as call:
-            return _decoded(await self._answer(net, account, query, call), account, query)
+            _, report = await self._told(net, account, query, call)
+            return report
 
     async def fetch_document(
         self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
     ) -> bytes:
-        """Ask as `fetch` does, and return the service's JSON document as it was sent."""
+        """Ask as `fetch` does, and return the service's JSON document as it was sent.
+
+        It is a document that `fetch` would have made a report of, or one of the errors is raised.
+        """
         net = self._usable()
         with _call(net, account, query, timeout) as call:
-            return (await self._answer(net, account, query, call)).body
+            answer, _ = await self._told(net, account, query, call)
+            return answer.body
 
     def fetch_many(
         self,
@@ -338,17 +374,24 @@ class ConversationSession:
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
             net = self._usable()
             with _call(net, account, query, timeout) as call:
-                return _decoded(await net.caller.ask(account, query, call), account, query)
+                return _decoded(net, await net.caller.ask(account, query, call), account, query)
 
         return ask
 
-    def _answer(
+    async def _told(
         self, net: _Net, account: Account, query: ConversationQuery, call: Call
-    ) -> Awaitable[Answer]:
+    ) -> tuple[Answer, ConversationReport]:
         """Ask, together with those who ask the same unless that is switched off."""
-        if self._coalesce:
-            return _share(net, account, query, call)
-        return net.caller.ask(account, query, call)
+        if not self._coalesce:
+            answer = await net.caller.ask(account, query, call)
+            return answer, _decoded(net, answer, account, query)
+        question = (account, query)
+        answer = net.fresh.get(question) or await net.flights.join(
+            question, lambda until: net.caller.ask(account, query, until), call
+        )
+        report = _decoded(net, answer, account, query)
+        net.fresh.keep(question, answer)  # not before it is known to be an answer
+        return answer, report
 
     def _usable(self) -> _Net:
         if self._net is None:
@@ -369,19 +412,11 @@ def _call(net: _Net, account: Account, query: ConversationQuery, timeout: float 
     return Call(net.calls, account.id, math.inf if timeout is None else timeout)
 
 
-async def _share(net: _Net, account: Account, query: ConversationQuery, call: Call) -> Answer:
-    question = (account, query)
-    if (answer := net.fresh.get(question)) is None:
-        answer = await net.flights.join(
-            question, lambda until: net.caller.ask(account, query, until), call
-        )
-        net.fresh.keep(question, answer)
-    return answer
-
-
-def _decoded(answer: Answer, account: Account, query: ConversationQuery) -> ConversationReport:
+def _decoded(
+    net: _Net, answer: Answer, account: Account, query: ConversationQuery
+) -> ConversationReport:
     try:
-        return decode_report(answer.body, query, at=answer.at)
+        return decode_report(answer.body, query, at=answer.at, on_unknown=net.unknown)
     except UnexpectedResponse as error:
         error.account_id = account.id
         raise

@@ -22,6 +22,7 @@ from msgconv_async import (
     SessionUnusable,
 )
 from tests.client.support import (
+    ANY,
     BEARER,
     CLIENT,
     LONG_QUERY,
@@ -40,7 +41,7 @@ Serve = Callable[[int, Write], Awaitable[bool]]
 
 
 def answer(number: int) -> bytes:
-    body = b'{"metricsTotals": {"totalResolvedConversations": %d}}' % number
+    body = b'{"metricsTotals":{"totalResolvedConversations":%d},"agentsMetrics":{}}' % number
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -314,16 +315,14 @@ async def test_a_given_session_s_settings_change_no_answer(settings: dict[str, A
         sent.append((request.headers.get("Authorization"), request.headers.get("Cookie")))
         if request.path.endswith("token"):
             return web.json_response({"access_token": "t", "expires_in": 3600})
-        body = b'{"metricsTotals": {"totalResolvedConversations": 7}}'
-        response = web.Response(status=200 if len(sent) < 4 else 404, body=body)
+        response = web.Response(status=200 if len(sent) < 4 else 404, body=ANY)
         response.enable_compression(web.ContentCoding.gzip)
         return response
 
     async with serving(handler) as url, aiohttp.ClientSession(**settings) as http:
         async with ConversationSession(http=http, base_url=url, coalesce=False) as session:
             for query in (QUERY, LONG_QUERY):
-                document = await session.fetch_document(Account("1", CLIENT), query)
-                assert b'{"metricsTotals": {"totalResolvedConversations": 7}}' == document
+                assert ANY == await session.fetch_document(Account("1", CLIENT), query)
             with pytest.raises(ApiError, match="HTTP 404"):
                 await session.fetch(Account("1", CLIENT), QUERY)
 

@@ -30,6 +30,7 @@ from tests.client.support import (
     CLIENT,
     HOSTS,
     LONG_QUERY,
+    NOTHING,
     QUERY,
     USER,
     account,
@@ -130,7 +131,7 @@ async def test_a_redirect_is_not_followed(status: int, query: ConversationQuery)
 
     async def target(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with (
         serving(target) as elsewhere,
@@ -168,7 +169,7 @@ async def test_no_step_of_a_call_follows_a_redirect(part: str) -> None:
 
 
 def padded(size: int) -> bytes:
-    return b"{" + b" " * (size - 2) + b"}"
+    return NOTHING + b" " * (size - len(NOTHING))
 
 
 def deflated(size: int, kind: str) -> tuple[bytes, Mapping[str, str]]:
@@ -245,16 +246,15 @@ async def test_a_large_answer_is_held_once() -> None:
     size = 64 * MiB
 
     async def large(__: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + NOTHING)
         for _ in range(size // MiB):
             writer.write(b" " * (MiB - 1) + b"\n")
             await writer.drain()
-        writer.write(b"}")
         writer.close()
 
     async with await asyncio.start_server(large, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with ConversationSession(base_url=url, max_body=size + 2) as session:
+        async with ConversationSession(base_url=url, max_body=size + len(NOTHING)) as session:
             tracemalloc.start()
             try:
                 await session.fetch(WHO, QUERY)
@@ -392,13 +392,13 @@ async def test_a_byte_order_mark_in_pieces_is_ignored_too() -> None:
     async def pieces(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
-        for byte in (*MARK, *b"{}"):
+        for byte in (*MARK, *NOTHING):
             await response.write(bytes([byte]))
             await asyncio.sleep(0.001)
         return response
 
     async with serving(pieces) as url, ConversationSession(base_url=url) as session:
-        assert b"{}" == await session.fetch_document(WHO, QUERY)
+        assert NOTHING == await session.fetch_document(WHO, QUERY)
 
 
 @pytest.mark.looptime
@@ -435,9 +435,9 @@ ABSURD = [
 async def test_an_absurd_date_is_not_believed(date: str) -> None:
     """The answer is as good as one without; so is one that is to be given again for a while."""
     before = datetime.now(UTC)
-    head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 2\r\n\r\n"
+    head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(NOTHING)}\r\n\r\n"
     async with (
-        speaking(head.encode(errors="surrogateescape") + b"{}") as url,
+        speaking(head.encode(errors="surrogateescape") + NOTHING) as url,
         ConversationSession(base_url=url, retry=NEVER, fresh_for=60) as session,
     ):
         report = await session.fetch(WHO, QUERY)
@@ -564,7 +564,7 @@ async def test_every_request_says_what_it_accepts() -> None:
 
     async def note(request: web.BaseRequest) -> web.StreamResponse:
         headers.append(request.headers)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with serving(note) as url, ConversationSession(base_url=url) as session:
         await session.fetch(WHO, QUERY)
