@@ -6,8 +6,9 @@ old accounts and private clouds still use.
 """
 
 import math
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -57,6 +58,12 @@ class _Kept:
     __match_args__: ClassVar[tuple[str, ...]]
     _shown: ClassVar[tuple[str, ...]] = ()
     """Which of the values are no secrets."""
+    values_of: ClassVar[Callable[[Any], Any]]
+    """Reads all of them. Each request hashes its account several times."""
+
+    def __init_subclass__(cls) -> None:
+        if cls.__slots__:
+            cls.values_of = operator.attrgetter(*cls.__match_args__)
 
     def _set(self, **values: object) -> None:
         """Check the values, and set them once and for all."""
@@ -85,10 +92,10 @@ class _Kept:
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__match_args__)
+        return bool(type(self).values_of(self) == type(self).values_of(other))
 
     def __hash__(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__match_args__))
+        return hash(type(self).values_of(self))
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if protocol <= _TEXT_PROTOCOL:
@@ -335,7 +342,11 @@ class ApiKey(RequestCredentials):
 
 
 Credentials = RequestCredentials | LoginCredentials
-"""How an account is let in: one of the four classes above. Hashable, and quiet about secrets."""
+"""How an account is let in: one of the four classes above.
+
+Hashable, quiet about secrets, and refused by whatever writes JSON, MessagePack or YAML. They
+pickle, for process pools: a pickle of an account holds its secrets.
+"""
 
 
 def bearer(token: str) -> dict[str, str]:

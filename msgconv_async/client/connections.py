@@ -18,7 +18,7 @@ from http.cookies import SimpleCookie
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.hdrs import COOKIE, METH_GET
+from aiohttp.hdrs import COOKIE, METH_GET, SET_COOKIE
 from aiohttp.tracing import Trace
 
 IDLE = 1.0
@@ -121,9 +121,9 @@ class Attempts:
         self._used[protocol] = asyncio.get_running_loop().time()
 
     def _take_cookies(self, response: aiohttp.ClientResponse) -> None:
-        found = response.cookies
-        self.cookies = {name: morsel.coded_value for name, morsel in found.items()}
-        if found:
+        if SET_COOKIE in response.headers:
+            found = response.cookies
+            self.cookies = {name: morsel.coded_value for name, morsel in found.items()}
             response.cookies = SimpleCookie()  # what aiohttp would put into the jar
 
 

@@ -3,6 +3,7 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,8 @@ import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from msgconv_async import (
     Account,
@@ -582,3 +585,56 @@ async def test_errors_of_the_library_are_what_comes_out() -> None:
         ):
             with pytest.raises(MsgConvError):
                 await session.fetch(WHO, QUERY, timeout=5)
+
+
+def pieces(*choices: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(choices) | st.binary(max_size=20)
+
+
+HEADER_LINES = st.lists(
+    st.tuples(
+        pieces(b"Date", b"Retry-After", b"Content-Encoding", b"Transfer-Encoding", b"Set-Cookie",
+               b"Content-Length", b"Connection", b"Upgrade"),
+        pieces(*(date.encode(errors="surrogateescape") for date in ABSURD), b"gzip", b"deflate",
+               b"chunked", b"close", b"2", b"a=b", b"[]=\xff", b"9" * 400, b"websocket"),
+    ).map(b": ".join),
+    max_size=6,
+)  # fmt: skip
+ANSWERS = (
+    st.builds(
+        lambda status, lines, body: b"\r\n".join([b"HTTP/1.1 " + status, *lines, b"", body]),
+        pieces(
+            b"200 OK", b"200 OK", b"204 No", b"100 Go on", b"101 Switch", b"429 \xff", b"503 No"
+        ),
+        HEADER_LINES,
+        pieces(
+            b"", NOTHING, gzip.compress(NOTHING), gzip.compress(NOTHING) + b"\0", b"2\r\n{}\r\n"
+        ),
+    )
+    | st.binary()
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ANSWERS, min_size=3, max_size=3), st.sampled_from([BEARER, CLIENT, USER]))
+def test_whatever_a_server_sends_is_a_value_or_an_error_of_the_library(
+    answers: list[bytes], credentials: Any
+) -> None:
+    """Any bytes as head, headers and body, for a question and for a login."""
+    sent = iter(answers * 9)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(sent))
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            policy = RetryPolicy(waits=(0,), throttle_wait=0, login_throttle_wait=0, jitter=0)
+            async with ConversationSession(base_url=url, retry=policy, fresh_for=9) as session:
+                for _ in range(2):
+                    with suppress(MsgConvError):
+                        await session.fetch(Account("1", credentials), QUERY, timeout=0.5)
+
+    asyncio.run(ask())
