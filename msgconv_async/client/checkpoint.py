@@ -200,7 +200,7 @@ def advance(
         position = Position(closed[0].start)
     reading = _Reading(position, {each.end: each for each in closed}, closed[-1].end, reached)
     if (error := reading.news(account)) is not None:
-        yield Step(Failure(account, error), position)
+        yield Step(Failure(account, error), reading.position())
     for start, end in reading.forget():
         yield Step(Gap(account, start, end), reading.position())
     settled = closed[-1].end - settle * BUCKET
@@ -253,7 +253,11 @@ class _Reading:
         return Position(self._through, dict(self.settling), tuple(sorted(self._missing)), early)
 
     def news(self, account: Account) -> UnexpectedResponse | None:
-        """Return the error that tells which buckets cannot be taken, unless it was told before."""
+        """Return the error that tells which buckets cannot be taken, unless it was told before.
+
+        Of those that were handed out before, and settle, it is known as soon as that is told; the
+        others are missing once a later one is taken.
+        """
         untold = [
             end
             for end in self.ends
@@ -261,6 +265,7 @@ class _Reading:
         ]
         if not untold:
             return None
+        self._missing.update(end for end in untold if end <= self._through)
         first = self.by_end.get(untold[0])
         cause = first.error if isinstance(first, Unreadable) else None
         which = f"the interval {_span(untold[0] - BUCKET, untold[0])}"

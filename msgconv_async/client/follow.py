@@ -120,12 +120,12 @@ class _Believed(NamedTuple):
     Attributes:
         intervals: Oldest first.
         closed: The end of the newest closed one.
-        agreed: Whether this machine's clock agrees.
+        settled: Whether no clock that could be right says that it is later.
     """
 
     intervals: tuple[Interval | Unreadable, ...]
     closed: datetime
-    agreed: bool
+    settled: bool
 
 
 class Following:
@@ -305,7 +305,7 @@ class Following:
         through = f"{position.through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         said = f"the answer ends at {answer.closed:%Y-%m-%d %H:%M} UTC, before {through}"
         far = position.through > answer.closed + DAY
-        if not answer.agreed or not (self._revise or far):
+        if not answer.settled or not (self._revise or far):
             what = f"{said}, up to where buckets were taken already: it is waited for"
             return [Step(Failure(account, _unexpected(account, what)), None)]
         if self._revise:
@@ -350,7 +350,7 @@ class Following:
         position = self._positions.get(account.id)
         taken = position.through if position and account.id not in self._planned else None
         belief = self._beliefs[account.id]
-        answers, agreed = [], True
+        answers, settled = [], True
         for query in self._queries:
             intervals, date = await self._ask(account, replace(query, timeframe=timeframe))
             newest = intervals[-1]
@@ -360,11 +360,11 @@ class Following:
             if verdict.refusal:
                 raise _unexpected(account, verdict.refusal)
             answers.append(intervals)
-            agreed = agreed and verdict.agreed
+            settled = settled and verdict.settled
         if not (side_by_side := _side_by_side(answers)):
             raise _unexpected(account, "the answers have no interval in common")
         newest = side_by_side[-1]
-        return _Believed(side_by_side, newest.end if newest.complete else newest.start, agreed)
+        return _Believed(side_by_side, newest.end if newest.complete else newest.start, settled)
 
     def _now(self) -> Now:
         return Now(self._clock().timestamp(), anyio.current_time())

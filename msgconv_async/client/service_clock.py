@@ -1,17 +1,18 @@
 """What time it is at the service, and whether an answer may be believed. No I/O, no clock.
 
 An answer closes buckets by the service's clock. If that clock is ahead, it closes buckets that are
-not over. So three witnesses are asked about the end of the newest closed bucket: this machine's
-clock, and the earlier answers, carried on by the event loop's clock within a run and by this
-machine's clock across a restart.
+not over. So witnesses are asked about the end of the newest closed bucket: the answers before,
+carried on by the event loop's clock, which nobody sets; after a restart this machine's clock, and
+the answers before, carried on by that.
 
-- An answer is taken if one of them says, within a tolerance, that this bucket is over. Whichever
-  single clock is wrong or jumps, ahead or behind, another one still says so of what is right.
-- Any other answer is refused, and moves nothing. If answers go on to tell the same time, they
-  are believed in the end: after ten minutes if their ``Date`` supports them and our clock was never
-  known to agree with the service; otherwise after half a day, which is half of what the API keeps.
-  So a service that is wrong for hours harms nothing, and a machine whose own clock is wrong for
-  good still reads everything.
+- An answer is taken if a witness says, within a tolerance, that this bucket is over, or if it tells
+  the same time as this machine's clock, as after both slept. So whichever single clock is wrong or
+  jumps, ahead or behind, another one still speaks for what is right.
+- Any other answer is refused, and moves nothing. If answers go on to tell the same time, they are
+  believed in the end: after ten minutes if their ``Date`` supports them and our clock was never
+  known to agree with the service, or was set since; otherwise after half a day, which is half of
+  what the API keeps. So a service that is wrong for hours harms nothing, and a machine whose own
+  clock is wrong for good still reads everything.
 - This machine's clock is no witness while it shows a time before the end of what was taken.
 """
 
@@ -75,11 +76,11 @@ class Verdict(NamedTuple):
 
     Attributes:
         refusal: Why nothing of it may be taken; empty if it may.
-        agreed: Whether this machine's clock agrees with it.
+        settled: Whether no clock that could be right says that it is later than the answer says.
     """
 
     refusal: str
-    agreed: bool
+    settled: bool
 
 
 class _Claim(NamedTuple):
@@ -133,7 +134,8 @@ class Belief:
         most, dated = least + _BUCKET, False  # what the service's clock may show
         if date is not None and least - _CUT <= date.timestamp() <= most + _CUT:
             most, dated = max(least, date.timestamp()), True
-        witnesses = self._witnesses(now, taken)
+        ours_wrong = taken is not None and now.wall < taken.timestamp() - 2 * _BUCKET
+        witnesses = self._witnesses(now, ours_wrong=ours_wrong)
         over = any(least <= time + self._tolerance for time in witnesses)
         agreed = self._agree(now.wall, least, most)
         carried = None if self._ahead_of_loop is None else self._ahead_of_loop + now.loop
@@ -142,29 +144,32 @@ class Belief:
             self._ahead_of_wall = carried - now.wall
             self._carried_by_wall = False
             self._claim = None
+            agreed = agreed or ours_wrong
         elif agreed:
             self._believe(most if dated else min(most, max(least, now.wall)), now)
         elif not witnesses or (over and self._ahead_of_loop is None):
             self._believe(most, now)
         else:
-            sure = self._is_steady(now) and now.wall in witnesses
+            sure = self._is_steady(now) and not (self._carried_by_wall and ours_wrong)
             insisted = self._insisted(most, now, CONFIRMED if dated and not sure else PATIENCE)
             if not (over or insisted):
                 self._store(now)
-                return Verdict(_refusal(least, max(witnesses)), agreed)
+                return Verdict(_refusal(least, max(witnesses)), settled=False)
             if insisted:
                 self._believe(most, now)
         self._shown = most - now.loop
         self._store(now)
-        return Verdict("", agreed)
+        return Verdict("", settled=agreed)
 
-    def _witnesses(self, now: Now, taken: datetime | None) -> list[float]:
-        """Return the times that are told by what is not known to be wrong."""
-        ours_wrong = taken is not None and now.wall < taken.timestamp() - 2 * _BUCKET
-        witnesses = [] if ours_wrong else [now.wall]
-        if self._ahead_of_loop is not None and not (self._carried_by_wall and ours_wrong):
-            witnesses.append(self._ahead_of_loop + now.loop)
-        return witnesses
+    def _witnesses(self, now: Now, *, ours_wrong: bool) -> list[float]:
+        """Return the times by which a bucket may be over.
+
+        Within a run the event loop's clock is one that nobody sets, and it alone is asked.
+        """
+        carried = [] if self._ahead_of_loop is None else [self._ahead_of_loop + now.loop]
+        if carried and not self._carried_by_wall:
+            return carried
+        return [] if ours_wrong else [now.wall, *carried]
 
     def _agree(self, time: float | None, least: float, most: float) -> bool:
         return time is not None and least - self._tolerance <= time <= most + self._tolerance
