@@ -146,17 +146,12 @@ DAY = MAX_TIMEFRAME * _MINUTE
 
 def digest_of(queries: Iterable[ConversationQuery]) -> str:
     """Return a digest of what queries ask for; time frames and the order of ids do not count."""
-    asked = sorted(
-        [
-            each.version,
-            *(
-                sorted(ids) if isinstance(ids, tuple) else ids
-                for ids in (each.skill_ids, each.agent_ids, each.group_ids)
-            ),
-        ].__repr__()
-        for each in queries
-    )
-    return blake2b(msgspec.json.encode(asked), digest_size=6).hexdigest()
+    asked = []
+    for query in queries:
+        ids = (query.skill_ids, query.agent_ids, query.group_ids)
+        ordered = [sorted(each) if isinstance(each, tuple) else each for each in ids]
+        asked.append(msgspec.json.encode([query.version, *ordered]))
+    return blake2b(b"\n".join(sorted(asked)), digest_size=6).hexdigest()
 
 
 class Step(NamedTuple):

@@ -120,12 +120,12 @@ class _Believed(NamedTuple):
     Attributes:
         intervals: Oldest first.
         closed: The end of the newest closed one.
-        settled: Whether no clock that could be right says that it is later.
+        certain: Whether no clock that could be right says that it is later.
     """
 
     intervals: tuple[Interval | Unreadable, ...]
     closed: datetime
-    settled: bool
+    certain: bool
 
 
 class Following:
@@ -230,10 +230,10 @@ class Following:
         await anyio.sleep(until_turn(phase, self._clock()) * quicker)
         failed = 0
         while True:
-            begun, instant = anyio.current_time(), self._clock()
+            begun, at = anyio.current_time(), self._clock()
             failed = failed + 1 if await self._turn(account) else 0
             apart = max(_APART, _BACKOFF[min(failed, len(_BACKOFF) - 1)])
-            await anyio.sleep_until(begun + until_turn(phase, instant, apart))
+            await anyio.sleep_until(begun + until_turn(phase, at, apart))
 
     async def _once(self, account: Account) -> None:
         assert self._over is not None  # noqa: S101 - or it would follow without end
@@ -276,8 +276,8 @@ class Following:
         """Ask as far back as is needed, or as the API reaches."""
         position = self._positions.get(account.id)
         if position is None:
-            intervals = await self._begin(account)
-            return self._advance(account, self._positions.get(account.id), intervals)
+            answer = await self._begin(account)
+            return self._advance(account, self._positions.get(account.id), answer)
         timeframe = position.timeframe(self._service_time(account))
         answer = await self._read_back(account, timeframe)
         oldest = position.oldest
@@ -299,21 +299,19 @@ class Following:
         """Deal with a position that the service's time has not reached.
 
         Either the service's clock is behind, and it is waited for. Or buckets were taken before
-        their time, from an answer that should not have been believed: if our clock says so too,
-        they are taken again, where that is possible.
+        their time, from an answer that should not have been believed. If that is certain, they are
+        taken again; who cannot take anything back waits until they are over, unless that is far.
         """
         through = f"{position.through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         said = f"the answer ends at {answer.closed:%Y-%m-%d %H:%M} UTC, before {through}"
         far = position.through > answer.closed + DAY
-        if not answer.settled or not (self._revise or far):
+        if not answer.certain or not (self._revise or far):
             what = f"{said}, up to where buckets were taken already: it is waited for"
             return [Step(Failure(account, _unexpected(account, what)), None)]
         if self._revise:
             answer = await self._read_back(account, MAX_TIMEFRAME)
             start = answer.intervals[0].start
-            early = (
-                answer.closed if far else max(position.early or position.through, position.through)
-            )
+            early = answer.closed if far else max(position.through, position.early or start)
             what = (
                 f"{said}, up to where buckets were taken before their time: those of the last 24"
                 " hours come again"
@@ -350,7 +348,7 @@ class Following:
         position = self._positions.get(account.id)
         taken = position.through if position and account.id not in self._planned else None
         belief = self._beliefs[account.id]
-        answers, settled = [], True
+        answers, certain = [], True
         for query in self._queries:
             intervals, date = await self._ask(account, replace(query, timeframe=timeframe))
             newest = intervals[-1]
@@ -360,11 +358,11 @@ class Following:
             if verdict.refusal:
                 raise _unexpected(account, verdict.refusal)
             answers.append(intervals)
-            settled = settled and verdict.settled
+            certain = certain and verdict.certain
         if not (side_by_side := _side_by_side(answers)):
             raise _unexpected(account, "the answers have no interval in common")
         newest = side_by_side[-1]
-        return _Believed(side_by_side, newest.end if newest.complete else newest.start, settled)
+        return _Believed(side_by_side, newest.end if newest.complete else newest.start, certain)
 
     def _now(self) -> Now:
         return Now(self._clock().timestamp(), anyio.current_time())

@@ -76,11 +76,11 @@ class Verdict(NamedTuple):
 
     Attributes:
         refusal: Why nothing of it may be taken; empty if it may.
-        settled: Whether no clock that could be right says that it is later than the answer says.
+        certain: Whether no clock that could be right says that it is later than the answer says.
     """
 
     refusal: str
-    settled: bool
+    certain: bool
 
 
 class _Claim(NamedTuple):
@@ -135,11 +135,13 @@ class Belief:
         if date is not None and least - _CUT <= date.timestamp() <= most + _CUT:
             most, dated = max(least, date.timestamp()), True
         ours_wrong = taken is not None and now.wall < taken.timestamp() - 2 * _BUCKET
-        witnesses = self._witnesses(now, ours_wrong=ours_wrong)
-        over = any(least <= time + self._tolerance for time in witnesses)
         agreed = self._agree(now.wall, least, most)
-        carried = None if self._ahead_of_loop is None else self._ahead_of_loop + now.loop
-        if carried is not None and carried in witnesses and self._agree(carried, least, most):
+        carried = self._carried(now, ours_wrong=ours_wrong)
+        witnesses = [] if carried is None else [carried]
+        if not ours_wrong and (carried is None or self._carried_by_wall):
+            witnesses.append(now.wall)
+        over = any(least <= time + self._tolerance for time in witnesses)
+        if carried is not None and self._agree(carried, least, most):
             # It is not moved, or answers each a little ahead of the one before would lead it away.
             self._ahead_of_wall = carried - now.wall
             self._carried_by_wall = False
@@ -150,36 +152,32 @@ class Belief:
         elif not witnesses or (over and self._ahead_of_loop is None):
             self._believe(most, now)
         else:
-            sure = self._is_steady(now) and not (self._carried_by_wall and ours_wrong)
+            sure = carried is not None and self._is_steady(now)
             insisted = self._insisted(most, now, CONFIRMED if dated and not sure else PATIENCE)
             if not (over or insisted):
                 self._store(now)
-                return Verdict(_refusal(least, max(witnesses)), settled=False)
+                return Verdict(_refusal(least, max(witnesses)), certain=False)
             if insisted:
                 self._believe(most, now)
         self._shown = most - now.loop
         self._store(now)
-        return Verdict("", settled=agreed)
+        return Verdict("", certain=agreed)
 
-    def _witnesses(self, now: Now, *, ours_wrong: bool) -> list[float]:
-        """Return the times by which a bucket may be over.
+    def _carried(self, now: Now, *, ours_wrong: bool) -> float | None:
+        """Return what the service's clock must show by the answers before, if that is known."""
+        if self._ahead_of_loop is None or (self._carried_by_wall and ours_wrong):
+            return None
+        return self._ahead_of_loop + now.loop
 
-        Within a run the event loop's clock is one that nobody sets, and it alone is asked.
-        """
-        carried = [] if self._ahead_of_loop is None else [self._ahead_of_loop + now.loop]
-        if carried and not self._carried_by_wall:
-            return carried
-        return [] if ours_wrong else [now.wall, *carried]
-
-    def _agree(self, time: float | None, least: float, most: float) -> bool:
-        return time is not None and least - self._tolerance <= time <= most + self._tolerance
+    def _agree(self, time: float, least: float, most: float) -> bool:
+        return least - self._tolerance <= time <= most + self._tolerance
 
     def _is_steady(self, now: Now) -> bool:
         """Tell whether our clock goes on as it did when an answer was believed the last time."""
         if self._ahead_of_loop is None:
             return False
-        moved = (self._ahead_of_loop + now.loop) - (self._ahead_of_wall + now.wall)
-        return abs(moved) <= self._tolerance
+        set_by = (self._ahead_of_loop + now.loop) - (self._ahead_of_wall + now.wall)
+        return abs(set_by) <= self._tolerance
 
     def _believe(self, service: float, now: Now) -> None:
         self._ahead_of_loop = service - now.loop
@@ -224,6 +222,6 @@ class Belief:
 def _refusal(closed: float, witness: float) -> str:
     told, expected = (f"{instant(time):%Y-%m-%d %H:%M}" for time in (closed, witness))
     return (
-        f"the intervals reach to {told} UTC, but it is {expected} by this machine's clock or the"
-        " answers before: nothing of this answer is taken"
+        f"the intervals reach to {told} UTC, but by the answers before, or by this machine's clock,"
+        f" it is {expected}: nothing is taken of this answer; if that is wrong, set the clock"
     )

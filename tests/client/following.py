@@ -30,6 +30,7 @@ NOON = datetime(2026, 3, 4, 12, 2, tzinfo=UTC)
 EDGE = floor(NOON)
 ONE = Account("1", BEARER)
 QUERY = ConversationQuery(60)
+SKILLS = ConversationQuery(60, skill_ids="all")
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 

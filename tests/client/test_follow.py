@@ -24,6 +24,7 @@ from msgconv_async import (
     Gap,
     Interval,
     InvalidQuery,
+    MsgConvError,
     RetryPolicy,
     ServerError,
     SessionUnusable,
@@ -31,6 +32,7 @@ from msgconv_async import (
 )
 from msgconv_async.client.checkpoint import Item, Position, advance
 from msgconv_async.client.follow import Reading
+from msgconv_async.client.service_clock import ServiceClock, instant
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Clock, Conversation, Sandbox, Synthetic
 from tests.client.following import (
@@ -40,6 +42,7 @@ from tests.client.following import (
     NOON,
     ONE,
     QUERY,
+    SKILLS,
     Service,
     all_within,
     background_tasks,
@@ -372,6 +375,87 @@ def test_what_is_no_checkpoint_is_refused(text: str | bytes) -> None:
     """In one sentence, a time without its offset too."""
     with pytest.raises(ConfigurationError, match="this is not a checkpoint: "):
         Checkpoint.from_json(text)
+
+
+ASKED = ConversationQuery(5, skill_ids=[1, 2], agent_ids="all", group_ids=[7])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ConversationQuery(5, skill_ids=[1, 3], agent_ids="all", group_ids=[7]),
+        ConversationQuery(5, skill_ids="all", agent_ids="all", group_ids=[7]),
+        ConversationQuery(5, skill_ids=[1, 2], group_ids=[7]),
+        ConversationQuery(5, skill_ids=[1, 2], agent_ids="all"),
+        ConversationQuery(5, skill_ids=[1, 2], agent_ids="all", group_ids=[7], version=2),
+    ],
+)
+async def test_a_checkpoint_of_another_query_is_refused(other: ConversationQuery) -> None:
+    """Its buckets would have other sections, and settling ones would all seem to have changed."""
+    service = Service()
+    async with service.follow([ONE], ASKED, since=HOUR) as closed:
+        await take(closed, 3)
+        stored = Checkpoint.from_json(closed.checkpoint.to_json())
+
+    for queries in ([other], [ASKED, other], [other, other]):
+        with pytest.raises(ConfigurationError, match="hand back one of this query"):
+            service.follow([ONE], *queries, since=stored)
+
+
+async def test_a_checkpoint_of_the_same_question_is_taken_however_it_is_put() -> None:
+    """Neither the time frame counts nor the order; and one of an older version passes for any."""
+    service = Service()
+    async with service.follow([ONE], ASKED, QUERY, since=HOUR) as closed:
+        items = await all_within(closed, 1)
+        stored = closed.checkpoint
+    same = ConversationQuery(60, interval=5, skill_ids=[2, 1], agent_ids="all", group_ids=7)
+    older = Checkpoint.from_json(
+        b'{"accounts":{"1":{"through":"2026-03-04T12:00:00Z","settling":{}}}}'
+    )
+    for queries, since in (((QUERY, same), stored), ((SKILLS,), older)):
+        async with service.follow([ONE], *queries, since=since) as closed:
+            assert [] == await all_within(closed, 1)
+
+    assert 12 == len(items)
+
+
+async def test_an_exception_that_nobody_foresaw_stays_with_its_account(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is a failure of that turn, and the log has the traceback; the others go on."""
+    service = Service()
+
+    async def ask(account: Account, query: ConversationQuery) -> Reading:
+        reading = await service(account, query)
+        if account.id == "1" and now() < 600:
+            raise OverflowError("date value out of range")
+        return reading
+
+    async with service.follow(many(3), since=BUCKET, ask=ask) as closed:
+        items = await all_within(closed, 1200)
+
+    failures = [each for each in items if isinstance(each, Failure)]
+    assert {"1"} == {each.account.id for each in failures}
+    assert all(type(each.error) is MsgConvError for each in failures)
+    assert "account 1: this turn failed with OverflowError" in str(failures[0].error)
+    assert "out of range" not in str(failures[0].error)
+    assert "Traceback" in caplog.text
+    for each in many(3):
+        mine = ends(item for item in items if item.account == each)
+        assert consecutive(mine[0], mine[-1]) == mine
+        assert mine[-1] >= floor(service.now()) - BUCKET
+
+
+@pytest.mark.parametrize("shown", [instant(-1e18), instant(1e18), NOON])
+async def test_a_clock_that_stands_still_at_any_time_loses_nothing(shown: datetime) -> None:
+    """Also at the ends of the calendar."""
+    service = Service()
+    since = Checkpoint({"1": Position(EDGE - HOUR)}, clocks={"1": ServiceClock(10**18)})
+    async with service.follow(since=since, clock=lambda: shown) as closed:
+        items = await all_within(closed, 3600)
+
+    assert consecutive(EDGE - HOUR + BUCKET, ends(items)[-1]) == ends(items)
+    assert ends(items)[-1] >= floor(NOON + HOUR) - 2 * BUCKET
 
 
 @pytest.mark.parametrize("wrong", [-400 * DAY, -2 * HOUR, 2 * HOUR, 400 * DAY])

@@ -25,6 +25,7 @@ from tests.client.following import (
     HOUR,
     ONE,
     QUERY,
+    SKILLS,
     Service,
     all_within,
     bucket,
@@ -37,7 +38,6 @@ from tests.client.support import now
 pytestmark = pytest.mark.looptime
 
 AT_ONCE = timedelta()
-SKILLS = ConversationQuery(60, skill_ids="all")
 
 
 async def everything(closed: Following) -> list[Item]:
