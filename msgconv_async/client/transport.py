@@ -67,12 +67,19 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 class Answer(msgspec.Struct, frozen=True):
     """A successful answer, read to its end; a login's cookies as the service spelled them.
 
-    Its body is JSON without a byte order mark, which a reader may ignore (RFC 8259, section 8.1).
+    Attributes:
+        body: Decoded, and JSON without a byte order mark, which a reader may ignore (RFC 8259,
+            section 8.1).
+        at: The instant of asking: by the service's ``Date``, or by our clock if it sent none that
+            can be believed.
+        cookies: By name.
+        dated: Whether the service sent such a ``Date``.
     """
 
     body: bytes
     at: datetime
     cookies: Mapping[str, str]
+    dated: bool = True
 
     def __repr__(self) -> str:
         return f"<Answer of {len(self.body)} bytes at {self.at}>"  # it may hold a token
@@ -200,7 +207,8 @@ def _answer(
         raise errors.UnexpectedResponse(
             f"the answer is larger than the limit of {limit} bytes", account_id=account_id
         )
-    return Answer(body, _asked_at(response), cookies)
+    at = _asked_at(response)
+    return Answer(body, at or datetime.now(UTC), cookies, dated=at is not None)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -291,13 +299,11 @@ def _secrets(headers: Mapping[str, str]) -> Iterator[str]:
         yield pair.partition("=")[2]
 
 
-def _asked_at(response: aiohttp.ClientResponse) -> datetime:
+def _asked_at(response: aiohttp.ClientResponse) -> datetime | None:
     # A Date is cut to whole seconds. On a bucket's edge that would place an instant of the new
     # bucket's first second in the old one.
     date = parse_http_date(response.headers.get(DATE))
-    if date is None or date.year not in _YEARS:
-        return datetime.now(UTC)
-    return date + _HALF_A_SECOND
+    return None if date is None or date.year not in _YEARS else date + _HALF_A_SECOND
 
 
 _CERTIFICATE = (
