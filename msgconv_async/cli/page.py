@@ -65,7 +65,7 @@ def _rows(history: History) -> Iterator[str]:
     for number, (skill, days) in enumerate(history.by_skill.items()):
         for each in days:
             counts = (each.total, each.by_agent, each.by_consumer, each.by_system)
-            cells = [*map(_count, counts), show.duration(each.average)]
+            cells = [*map(_count, counts), show.average(each.average, each.total)]
             yield (
                 f'<tr data-skill="{number}"><th scope="row">{marked(each.day, history)}</th>'
                 f'<td class="skill">{escape(skill_name(skill))}</td>'
@@ -91,7 +91,7 @@ def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
         "sums": {
             "total": _count(together.total),
             **{name: _count(count) for name, count in sums.items()},
-            "average": show.duration(together.average),
+            "average": show.average(together.average, together.total),
         },
         "days": [
             {
@@ -100,7 +100,7 @@ def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
                 "consumer": each.by_consumer,
                 "system": each.by_system,
                 "average": each.average,
-                "written": show.duration(each.average),
+                "written": show.average(each.average, each.total),
             }
             for each in days
         ],

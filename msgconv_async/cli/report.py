@@ -126,7 +126,7 @@ def _cells(each: Day, history: History) -> list[str]:
         marked(each.day, history).ljust(len("2026-03-04*")),
         skill_name(each.skill_id),
         *("" if count is None else f"{count:,}" for count in counts),
-        show.duration(each.average),
+        show.average(each.average, each.total),
     ]
 
 

@@ -108,6 +108,25 @@ def test_an_account_that_fails_is_said_and_the_others_are_exported(
     assert "2 of 3 accounts (1 failed), 6 rows" in done.err
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_only_what_was_complete_is_exported_if_that_is_asked_for(
+    run: Run, sandbox: str, tmp_path: Path, form: str
+) -> None:
+    """Else a column tells; what was left out is said."""
+    given = ("--base-url", sandbox, "--format", form, "-o", tmp_path)
+    done = run("export", 71, *ASKED, *given)
+    assert [True, True, False] == [
+        str(row["complete"]).lower() == "true" for row in rows(tmp_path, "account_metrics", form)
+    ]
+    assert "not whole yet: the interval Wed 08:10-08:15 UTC" in done.err
+
+    done = run("export", 71, *ASKED, *given, "--complete-only")
+    assert 2 == len(rows(tmp_path, "account_metrics", form))
+    assert "left out: the interval Wed 08:10-08:15 UTC" in done.err
+    assert 0 == run("export", 71, "--timeframe", 60, *given, "--complete-only").code
+    assert [] == rows(tmp_path, "account_metrics", form)
+
+
 def test_a_number_that_a_column_cannot_hold_is_a_failure_of_its_account(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +259,7 @@ def exporting(slow: str, folder: Path, form: str) -> Iterator[subprocess.Popen[b
 def test_a_process_that_is_killed_leaves_nothing_that_looks_like_a_file_of_rows(
     run: Run, sandbox: str, slow: str, tmp_path: Path, form: str
 ) -> None:
-    """The earlier file is there still, and the next export is none the worse for it."""
+    """The earlier file is there still, and the next export removes what was left."""
     path = tmp_path / f"account_metrics.{form}"
     path.write_text("before")
     with exporting(slow, tmp_path, form) as process:
@@ -253,7 +272,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_like_a_file_of_rows(
     given = ("--base-url", sandbox, "--format", form, "-o", tmp_path)
     assert 0 == run("export", 71, 72, *ASKED, *given).code
     assert {("71",), ("72",)} == keys(tmp_path, "account_metrics", form, "account_id")
-    assert {path.name, left} == names(tmp_path)
+    assert {path.name} == names(tmp_path)
 
 
 @pytest.mark.parametrize(
