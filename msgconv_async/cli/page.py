@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from msgconv_async.cli import show
 from msgconv_async.cli.report import marked, notes, period, skill_name
+from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
 
 
@@ -36,7 +37,7 @@ def page(dataset: str, history: History) -> bytes:
         _Page((folder / "page.html").read_text("utf-8"))
         .substitute(
             scripts,
-            title=escape(f"Resolved conversations: {dataset}"),
+            title=escape(visible(f"Resolved conversations: {dataset}")),
             period=escape(period(history)),
             options="".join(
                 f'<option value="{number}">{escape(skill_name(skill))}</option>'

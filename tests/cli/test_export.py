@@ -18,7 +18,15 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]
 
 from msgconv_async.sandbox import CLIENT_SECRET
-from tests.cli.conftest import Run, clean_environment, in_terminal, run_without, serving, start
+from tests.cli.conftest import (
+    Run,
+    clean_environment,
+    in_terminal,
+    run_process,
+    run_without,
+    serving,
+    start,
+)
 from tests.cli.test_watch import accounts_file
 
 ASKED = ("--timeframe", 10, "--interval", 5)
@@ -316,6 +324,18 @@ def test_a_disk_that_is_full_is_one_line_and_changes_nothing(
     [_, line] = done.stderr.splitlines()
     assert "msgconv: cannot write: File too large" == line
     assert ("before", {path.name}) == (path.read_text(), names(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["fetch", "export"])
+def test_nothing_is_redrawn_where_there_is_no_terminal(
+    sandbox: str, tmp_path: Path, command: str
+) -> None:
+    """Even if colour is forced."""
+    asked = (command, 71, 72, "--timeframe", 10, "--base-url", sandbox, "--format", "csv")
+    for forced in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        done = run_process(*asked, "-o", tmp_path / forced, **{forced: "1"})
+        assert (0, False) == (done.code, "\x1b" in done.err)
+        assert all(line.startswith("msgconv: ") for line in done.err.splitlines())
 
 
 def test_in_a_terminal_a_bar_shows_how_far_it_is_and_goes_away(

@@ -14,9 +14,9 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, get_args
 
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
-from pyarrow import parquet  # type: ignore[import-untyped]
+from pyarrow import parquet
 
 from msgconv_async import (
     AgentBreakdown,
