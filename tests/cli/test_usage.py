@@ -66,7 +66,10 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
         ({"CLIENT_SECRET": "b"}, "MSGCONV_CLIENT_ID or --client-id is missing"),
         ({"USERNAME": "b"}, "MSGCONV_PASSWORD is missing"),
         ({"PASSWORD": "b"}, "MSGCONV_USERNAME or --username is missing"),
-        ({"TOKEN": "a b"}, "BearerToken: the token is empty or holds a space"),
+        ({"TOKEN": "a b"}, "MSGCONV_TOKEN: BearerToken: the token is empty or holds a space"),
+        ({"TOKEN": "a\n"}, "the environment variable MSGCONV_TOKEN ends in a line end"),
+        ({"USERNAME": "b", "PASSWORD": "a\r\n"}, "variable MSGCONV_PASSWORD ends in a line end"),
+        ({"CLIENT_ID": "b", "CLIENT_SECRET": "a\n"}, "MSGCONV_CLIENT_SECRET ends in a line end"),
     ],
 )
 def test_credentials_that_are_not_clear_are_refused(
