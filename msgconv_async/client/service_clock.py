@@ -18,6 +18,7 @@ the answers before, carried on by that.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
 
@@ -134,9 +135,10 @@ class Belief:
         most, dated = least + _BUCKET, False  # what the service's clock may show
         if date is not None and least - _CUT <= date.timestamp() <= most + _CUT:
             most, dated = max(least, date.timestamp()), True
-        ours_wrong = taken is not None and now.wall < taken.timestamp() - 2 * _BUCKET
+        reached = -math.inf if taken is None else taken.timestamp() - 2 * _BUCKET
+        ours_wrong = now.wall < reached
         agreed = self._agree(now.wall, least, most)
-        carried = self._carried(now, ours_wrong=ours_wrong)
+        carried = self._carried(now, reached)
         witnesses = [] if carried is None else [carried]
         if not ours_wrong and (carried is None or self._carried_by_wall):
             witnesses.append(now.wall)
@@ -163,11 +165,12 @@ class Belief:
         self._store(now)
         return Verdict("", certain=agreed)
 
-    def _carried(self, now: Now, *, ours_wrong: bool) -> float | None:
+    def _carried(self, now: Now, reached: float) -> float | None:
         """Return what the service's clock must show by the answers before, if that is known."""
-        if self._ahead_of_loop is None or (self._carried_by_wall and ours_wrong):
+        if self._ahead_of_loop is None:
             return None
-        return self._ahead_of_loop + now.loop
+        carried = self._ahead_of_loop + now.loop
+        return None if self._carried_by_wall and carried < reached else carried
 
     def _agree(self, time: float, least: float, most: float) -> bool:
         return least - self._tolerance <= time <= most + self._tolerance

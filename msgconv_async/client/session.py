@@ -23,9 +23,9 @@ import aiohttp
 import anyio
 
 from msgconv_async.client.account import Account
-from msgconv_async.client.auth import UserLogin
 from msgconv_async.client.caller import Caller
 from msgconv_async.client.calls import Call, Calls
+from msgconv_async.client.connections import Connector
 from msgconv_async.client.domains import parse_origin
 from msgconv_async.client.fanout import (
     MAX_IN_FLIGHT,
@@ -39,7 +39,7 @@ from msgconv_async.client.follow import SETTLE, Following, Reading, Since, follo
 from msgconv_async.client.freshness import FreshAnswers
 from msgconv_async.client.pacers import Pacers
 from msgconv_async.client.retry import RetryPolicy
-from msgconv_async.client.transport import MAX_BODY, Answer, Repeats, Transport
+from msgconv_async.client.transport import MAX_BODY, Answer, Transport
 from msgconv_async.errors import (
     ConfigurationError,
     SessionUnusable,
@@ -105,8 +105,8 @@ class ConversationSession:
 
     Args:
         http: An aiohttp session to use, which stays yours to close, and whose own timeouts and
-            connection limits hold as well. User logins need it to have a ``DummyCookieJar``. None:
-            the session owns one.
+            connection limits, proxy, headers and middlewares hold as well; its cookie jar is not
+            used. It must not have ``auth=``. None: the session owns one.
         base_url: One origin for every service, such as a local server's; otherwise
             ``MSGCONV_BASE_URL`` from the environment, otherwise each service's own host. Plain
             http only to a loopback address.
@@ -162,22 +162,24 @@ class ConversationSession:
         """Open the session.
 
         Raises:
-            SessionUnusable: It was entered before.
+            SessionUnusable: It was entered before, or the aiohttp session given to it belongs to
+                another event loop.
+            ConfigurationError: The aiohttp session given to it has credentials of its own.
         """
         if self._closed or self._net is not None:
             raise SessionUnusable(
                 "this ConversationSession was entered before: make a new one for each 'async with'"
             )
-        repeats = Repeats()
+        loop = asyncio.get_running_loop()
+        if self._given is not None:
+            _check_given(self._given, loop)
         http = self._given or aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, socket_factory=repeats.socket),
-            middlewares=(repeats.middleware,),
+            connector=Connector(limit=CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body)
         caller = Caller(transport, self._policy, self._origin, self._pacers.of)
-        loop = asyncio.get_running_loop()
         self._net = _Net(
             loop,
             http,
@@ -437,8 +439,6 @@ class ConversationSession:
 
 def _call(net: _Net, account: Account, query: ConversationQuery, timeout: float | None) -> Call:
     _check(account, query, timeout)
-    if isinstance(account.credentials, UserLogin):
-        _refuse_cookies(net.http, account)
     return Call(net.calls, account.id, math.inf if timeout is None else timeout)
 
 
@@ -482,10 +482,14 @@ def _check(account: object, query: object, timeout: object) -> None:
         raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
 
 
-def _refuse_cookies(http: aiohttp.ClientSession, account: Account) -> None:
-    if not isinstance(http.cookie_jar, aiohttp.DummyCookieJar):
+def _check_given(http: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    if http._loop is not loop:  # noqa: SLF001 - its public name is deprecated
+        raise SessionUnusable(
+            "the aiohttp session given as http= belongs to another event loop: make it in the one"
+            " that uses it"
+        )
+    if http.auth is not None:
         raise ConfigurationError(
-            f"account {account.id}: UserLogin needs cookies kept apart by account, but the aiohttp"
-            " session given to ConversationSession keeps them by host: make that one with"
-            " cookie_jar=aiohttp.DummyCookieJar()"
+            "the aiohttp session given as http= has auth=, which would go with the accounts'"
+            " requests or stand against their own credentials: make it without"
         )

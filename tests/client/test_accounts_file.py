@@ -165,7 +165,7 @@ MISTAKES = {
         "account 1 is given twice",
     ),
     "a mistake behind a value of many lines": (
-        MAIN.replace('"reporting"', '"""\n[[accounts]]\nid = 7\n"""') + "oops = 1\n",
+        MAIN.replace('"reporting"', '"""\n[[accounts]]\\\nid = 7\\\n"""') + "oops = 1\n",
         12,
         "oops is not known here",
     ),

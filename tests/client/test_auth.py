@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from msgconv_async import (
     Account,
@@ -585,14 +586,29 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
     assert expected == dict(cookies)
 
 
-async def test_a_user_s_login_refuses_a_session_that_keeps_cookies() -> None:
-    """It would mix the users up; what to change is said."""
-    async with aiohttp.ClientSession() as http:
-        async with ConversationSession(
-            coalesce=False, http=http, base_url="http://localhost"
-        ) as session:
-            with pytest.raises(ConfigurationError, match="DummyCookieJar"):
-                await session.fetch(Account("1", USER), QUERY)
+async def test_the_cookie_jar_of_a_given_session_is_not_used() -> None:
+    """It would carry one account's cookies to the next, whatever the credentials are."""
+    cookies: list[tuple[str, str | None]] = []
+
+    async def service(request: web.BaseRequest) -> web.StreamResponse:
+        *_, who, action = request.path.replace("/app", "").split("/")
+        cookies.append((f"{who} {action}", request.headers.get("Cookie")))
+        response = web.json_response({"access_token": "t", "bearer": "b", "csrf": "c"} | ANSWER)
+        response.headers.add("Set-Cookie", f"Session=of-{who}; Path=/")
+        return response
+
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with serving(service) as url, aiohttp.ClientSession(cookie_jar=jar) as http:
+        jar.update_cookies({"Session": "of-nobody"}, URL(url))
+        async with ConversationSession(coalesce=False, http=http, base_url=url) as session:
+            for who in (Account("1", USER), Account("2", USER), Account("3", CLIENT)):
+                await session.fetch(who, QUERY)
+            await session.fetch(Account("4", BEARER), QUERY)
+
+        assert ["of-nobody"] == [each.value for each in jar]
+
+    sent = [(action, cookie) for action, cookie in cookies if cookie is not None]
+    assert [("1 logout", "Session=of-1"), ("2 logout", "Session=of-2")] == sorted(sent)
 
 
 @pytest.mark.parametrize(

@@ -196,16 +196,22 @@ def test_a_clock_that_is_wrong_from_the_start_is_made_good_by_revisions(
     assert dict.fromkeys(over(told, time), 5) == over(told, time)
 
 
-@pytest.mark.parametrize("lasting", [-400 * DAY, -HOUR, HOUR, 400 * DAY])
+@pytest.mark.parametrize(
+    ("lasting", "restarts"),
+    [
+        *((wrong, False) for wrong in (-400 * DAY, -HOUR, HOUR, 400 * DAY)),
+        *((wrong, True) for wrong in (-400 * DAY, -HOUR, -20 * MINUTE)),
+    ],
+)
 @pytest.mark.parametrize("wrong", [-10 * HOUR, 20 * MINUTE, 10 * HOUR, 30 * HOUR])
 @pytest.mark.parametrize("revise", [True, False])
 def test_a_caller_whose_clock_is_wrong_for_good_is_kept_from_a_wrong_service_as_well(
-    lasting: timedelta, wrong: timedelta, *, revise: bool
+    lasting: timedelta, wrong: timedelta, *, restarts: bool, revise: bool
 ) -> None:
-    """What the answers told before, the event loop's clock carries on."""
+    """What the answers told before counts: within a run, and after a restart of one behind."""
     world = World(settle=3, revise=revise, dated=True)
     world.lasting = lasting
-    time = lived_on(world, wrong)
+    time = lived_on(world, wrong, restarts=restarts)
 
     told = world.last_told()
     assert consecutive(EDGE - HOUR + BUCKET, max(told)) == ends(world.items)
@@ -213,13 +219,17 @@ def test_a_caller_whose_clock_is_wrong_for_good_is_kept_from_a_wrong_service_as_
     assert dict.fromkeys(over(told, time), 5) == over(told, time)
 
 
-def lived_on(world: World, wrong: timedelta) -> datetime:
-    """Live through an hour, one in which the service is wrong, and one more, without a restart."""
+def lived_on(world: World, wrong: timedelta, *, restarts: bool) -> datetime:
+    """Live through an hour, one in which the service is wrong, and one more."""
 
     async def main() -> datetime:
-        async with world.following() as closed:
-            for world.theirs in (NEVER, wrong, NEVER):
-                world.items += await all_within(closed, HOUR.total_seconds())
+        spells = [Spell(12, "theirs", each, restarts=True) for each in (NEVER, wrong, NEVER)]
+        if restarts:
+            await world.live(spells)
+        else:
+            async with world.following() as closed:
+                for world.theirs in (NEVER, wrong, NEVER):
+                    world.items += await all_within(closed, HOUR.total_seconds())
         return world.true_time()
 
     return run_virtual(main())
