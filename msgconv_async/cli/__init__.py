@@ -10,10 +10,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
-from msgconv_async.cli.streams import unbroken_streams, visible
+from msgconv_async.cli.streams import unbroken_stdout, visible
 
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
@@ -36,14 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _open_what_is_closed()
-    with unbroken_streams():
+    with unbroken_stdout():
         return _exit_code(sys.argv[1:] if arguments is None else arguments)
 
 
 def complain(message: str) -> None:
     """Say one line on stderr; if that cannot be written, it is no failure of the command."""
-    with suppress(OSError):
+    try:
         print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
+    except BlockingIOError:  # nobody reads it for now
+        pass
+    except OSError:
+        _give_up(sys.stderr)
 
 
 def _exit_code(arguments: Sequence[str]) -> int:
@@ -56,10 +60,10 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except asyncio.CancelledError:
         return TERMINATED
     except BrokenPipeError:
-        _give_up_stdout()
+        _give_up(sys.stdout)
         return BROKEN_PIPE
     except OSError as error:  # such as a disk that is full
-        _give_up_stdout()
+        _give_up(sys.stdout)
         complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
@@ -79,9 +83,9 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
 
 
-def _give_up_stdout() -> None:
-    """Stdout is flushed once more on the way out: let that go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _give_up(stream: TextIO) -> None:
+    """A stream is flushed once more on the way out: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: Sequence[str]) -> int:

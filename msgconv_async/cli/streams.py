@@ -71,20 +71,29 @@ class _Unbroken(RawIOBase):
     """Writes all that it is given, or fails.
 
     A system call may write less than it was given, and a pipe that does not block nothing at all.
+    What a signal cuts short is not begun again, since nobody knows how far it came: the rest goes
+    nowhere, as the command ends.
     """
 
     def __init__(self, raw: _Raw) -> None:
         self._raw = raw
+        self._cut_short = False
 
     def write(self, data: ReadableBuffer, /) -> int:
         rest = memoryview(data).cast("B")
         size = len(rest)
-        while rest:
-            written = self._raw.write(rest)
-            if written is None:
-                select.select([], [self._raw], [])
-            else:
-                rest = rest[written:]
+        try:
+            while rest and not self._cut_short:
+                written = self._raw.write(rest)
+                if written is None:
+                    select.select([], [self._raw], [])
+                else:
+                    rest = rest[written:]
+        except OSError:
+            raise
+        except BaseException:
+            self._cut_short = True
+            raise
         return size
 
     def writable(self) -> bool:
@@ -98,24 +107,21 @@ class _Unbroken(RawIOBase):
 
 
 @contextmanager
-def unbroken_streams() -> Iterator[None]:
-    """Have stdout and stderr write all that they are given, or fail, while inside."""
-    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
-    for name, stream in before.items():
-        if isinstance(stream, TextIOWrapper):
-            stream.flush()
-            raw: Any = getattr(stream.buffer, "raw", stream.buffer)
-            whole = TextIOWrapper(
-                BufferedWriter(_Unbroken(raw)),
-                encoding=stream.encoding,
-                errors="replace" if name == "stdout" else "backslashreplace",
-                line_buffering=stream.line_buffering or name == "stderr",
-            )
-            setattr(sys, name, whole)
+def unbroken_stdout() -> Iterator[None]:
+    """Have stdout write all that it is given, or fail, while inside."""
+    before = sys.stdout
+    if isinstance(before, TextIOWrapper):
+        before.flush()
+        raw: Any = getattr(before.buffer, "raw", before.buffer)
+        sys.stdout = TextIOWrapper(
+            BufferedWriter(_Unbroken(raw)),
+            encoding=before.encoding,
+            errors="replace",  # what a terminal cannot show, it need not
+            line_buffering=before.line_buffering,
+        )
     try:
         yield
     finally:
-        for name, stream in before.items():
-            with suppress(OSError, ValueError):
-                getattr(sys, name).flush()
-            setattr(sys, name, stream)
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        sys.stdout = before

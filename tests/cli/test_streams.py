@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from msgconv_async.cli import complain
-from msgconv_async.cli.streams import unbroken_streams, visible, visible_json
+from msgconv_async.cli.streams import unbroken_stdout, visible, visible_json
 from tests.cli.conftest import Run
 
 HIDDEN = [
@@ -114,16 +114,33 @@ def test_a_short_write_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Reluctant()
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(raw, write_through=True))  # type: ignore[type-var]
     before = sys.stdout
-    with unbroken_streams():
+    with unbroken_stdout():
         sys.stdout.buffer.write(b"0123456789" * 10)
     assert before is sys.stdout
     assert b"0123456789" * 10 == raw.taken
+
+
+def test_what_a_signal_cuts_short_is_not_written_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a write and its end, nobody knows how far it came."""
+
+    class Interrupted(Reluctant):
+        def write(self, data: object, /) -> int:
+            super().write(data)
+            raise KeyboardInterrupt
+
+    raw = Interrupted()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(raw, write_through=True))  # type: ignore[type-var]
+    with unbroken_stdout():
+        sys.stdout.write("0123456789")
+        with pytest.raises(KeyboardInterrupt):
+            sys.stdout.flush()
+    assert b"012" == raw.taken
 
 
 def test_what_is_no_stream_of_bytes_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs a command in a program may have put anything there."""
     page = BytesIO()
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(page))
-    with unbroken_streams():
+    with unbroken_stdout():
         sys.stdout.write("x")
     assert (b"x", os.linesep) == (page.getvalue(), os.linesep)
