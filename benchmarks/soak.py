@@ -50,6 +50,7 @@ from msgconv_async import (
     Gap,
     Interval,
     UserLogin,
+    decode_report,
 )
 from msgconv_async.client.auth import Credentials
 
@@ -534,8 +535,7 @@ def slope(samples: Sequence[Sample]) -> float:
 
 def truth(settings: Settings, account_id: str) -> Callable[[int], str]:
     """Return what tells the digest of an account's bucket by its end, from the seed alone."""
-    from msgconv_async.protocol.report import decode_report  # noqa: PLC0415 - as above
-    from msgconv_async.sandbox.aggregate import Aggregates  # noqa: PLC0415
+    from msgconv_async.sandbox.aggregate import Aggregates  # noqa: PLC0415 - as above
     from msgconv_async.sandbox.question import Question  # noqa: PLC0415
 
     aggregates, events = Aggregates(source(settings)), source(settings)
