@@ -31,6 +31,7 @@ from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, StoreInUse, elsewhere
 from msgconv_async.export.leftovers import remove_leftovers
 from msgconv_async.export.pipeline import KEYS
+from msgconv_async.export.settings import heeding
 
 DATASET = "conversations"
 """The dataset (a database's schema, or a folder) where no other is named."""
@@ -70,10 +71,16 @@ class Store:
             )
         self.destination = destination
         self.dataset = dataset
-        client = self._configured()
+        with heeding():
+            client = self._configured()
         config = client.config
         self._errors: tuple[type[Exception], ...] = (DltException, OSError, *_driver_errors(client))
         self._type = config.destination_type
+        if self._type == "filesystem" and "{load_id}" not in config.layout.rpartition("/")[2]:
+            raise ConfigurationError(
+                f"destination 'filesystem': its layout {config.layout!r} must have {{load_id}} in"
+                " the names of files, by which those of half a load are told"
+            )
         self._secrets = tuple(_secrets(config.credentials))
         self._where = _USER_INFO.sub("//", str(config.data_location()))
         if self._type == "postgres":
@@ -115,7 +122,8 @@ class Store:
     @property
     def merges(self) -> bool:
         """Whether rows can be replaced by their keys; otherwise they can only be added."""
-        capabilities = self.destination.capabilities()
+        with heeding():
+            capabilities = self.destination.capabilities()
         strategies = capabilities.supported_merge_strategies or []
         if (select := capabilities.merge_strategies_selector) is not None:
             strategies = list(select(strategies, table_schema={"name": PIPELINE}))
@@ -173,6 +181,8 @@ class Store:
             if rows != [(True,)]:
                 raise StoreInUse(f"another collector is at work on {self}")
             session = client.native_connection
+            # Closing releases it as well, but only when the server comes to it.
+            connection.callback(_unlock, session, key)
             yield lambda: self._check_held(session)
 
     def _check_held(self, session: Any) -> None:
@@ -194,7 +204,7 @@ class Store:
             StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
-        with self.exclusive() as check_held, self._failing():
+        with heeding(), self.exclusive() as check_held, self._failing():
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
             with self._without_leftovers(source.resources):
                 self._check_clock()
@@ -278,7 +288,7 @@ class Store:
                 raise ConfigurationError(f"there is no file {file}: nothing was collected")
             destination = dlt.destinations.duckdb(DuckDbCredentials(file, read_only=True))
         try:
-            with dlt.dataset(destination, self.dataset) as opened:
+            with heeding(), dlt.dataset(destination, self.dataset) as opened:
                 if not opened.schema.is_new:
                     yield opened
                     return
@@ -321,6 +331,11 @@ class Store:
             where = f" {program.group()}" if program else ""
             reason = f"it is open in another program{where}"
         return StoreFailed(f"{self} cannot be used: {reason}")
+
+
+def _unlock(session: Any, key: int) -> None:
+    with suppress(Exception), session.cursor() as cursor:  # it may have broken
+        cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
 
 
 def _driver_errors(client: Any) -> tuple[type[Exception], ...]:
