@@ -45,6 +45,14 @@ _USER_INFO = re.compile(r"//[^/@]*@")
 
 _LOG = logging.getLogger("msgconv_async")
 
+_SILENCE = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""After about a minute without a sign of it, a PostgreSQL server counts as gone."""
+
 _STATES = 10
 """Of where collecting stood, so many are kept in a database; one is in force."""
 
@@ -85,6 +93,8 @@ class Store:
         self._where = _USER_INFO.sub("//", str(config.data_location()))
         if self._type == "postgres":
             _check_address(config.credentials)
+            _bound_silence(config.credentials)
+            destination.config_params["credentials"] = config.credentials
         digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
         self._state_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
         if self._type == "duckdb" and Path(self._where).stem == dataset:
@@ -368,6 +378,14 @@ def _check_address(credentials: Any) -> None:
             " postgresql://user:password@host/database, with what is not a letter or digit of the"
             " password written as %40 for @ and so on"
         )
+
+
+def _bound_silence(credentials: Any) -> None:
+    """Let a connection break whose other end is gone, unless the address says how long that takes.
+
+    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES.
+    """
+    credentials.query = {**_SILENCE, **(credentials.query or {})}
 
 
 def _hold_key(client: SqlClientBase[Any], name: str, key: Sequence[str]) -> None:
