@@ -85,7 +85,7 @@ class Collect:
         """Collect one round, or round after round until something stops it, such as Ctrl-C."""
         if self._note:
             complain(self._note)
-        with _stoppable(), Reader(session) as reader:
+        with _private(), _stoppable(), Reader(session) as reader:
             code, said = FAILED, ""
             while True:
                 begun = time.monotonic()
@@ -133,6 +133,16 @@ class Collect:
 
 def _show(progress: Progress, batch: Batch) -> None:
     progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Make files and folders for their owner alone; those that are there keep their modes."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager

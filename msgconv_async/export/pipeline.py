@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -215,7 +215,7 @@ def conversation_metrics(
             state[_SELECTION] = selection
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
-        turns = 0
+        turns, seen = 0, set[tuple[str, datetime]]()
         with reader or Reader() as reading:
             for found, closed in reading.follow(
                 accounts,
@@ -226,11 +226,11 @@ def conversation_metrics(
                 over=over,
             ):
                 _log(found)
-                items = found
+                items = [item for item in found if _is_first(item, seen)]
                 try:
                     tables = _tables(items)
                 except UnexpectedResponse:
-                    items = [_fitting(each) for each in found]
+                    items = [_fitting(each) for each in items]
                     tables = _tables(items)
                 if items:
                     yield tables
@@ -252,6 +252,16 @@ def conversation_metrics(
         return [batches, *(_resource(name, batches, append=append) for name in KEYS)]
 
     return source()
+
+
+def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
+    """Tell whether a bucket was not handed out before in this run, and remember it."""
+    if not isinstance(item, ClosedBucket):
+        return True
+    key = item.account.id, item.interval.end
+    first = key not in seen
+    seen.add(key)
+    return first
 
 
 def _log(items: Iterable[Item]) -> None:

@@ -190,6 +190,14 @@ def test_settings_of_dlt_that_cannot_be_read_are_one_sentence(sandbox: str, fold
     assert 1 == len(said.splitlines())
 
 
+def test_what_is_made_is_for_its_owner_alone(sandbox: str, folder: Path) -> None:
+    with start("collect", "71", "--once", "--base-url", sandbox) as process:
+        process.communicate(timeout=30)
+    made = [folder / "msgconv.duckdb", *(folder / "dlt").rglob("*")]
+    assert len(made) > 2
+    assert not [each for each in made if each.stat().st_mode & 0o077]
+
+
 def test_a_terminal_sees_a_bar(sandbox: str) -> None:
     with in_terminal("collect", 71, 72, "--once", "--base-url", sandbox, columns=120) as terminal:
         seen = terminal.read_all()
