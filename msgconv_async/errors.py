@@ -62,7 +62,8 @@ class ApiError(MsgConvError):
     Attributes:
         status: The HTTP status code.
         account_id: The account that was asked about.
-        excerpt: The beginning of the response body, on one line, secrets blanked out.
+        excerpt: The beginning of the response body, on one line, without invisible characters,
+            secrets blanked out; ``"***"`` alone where it had too much of one in it.
         retry_after: Seconds that the service asked to wait in its last answer, or None.
     """
 
@@ -125,10 +126,13 @@ class ConnectionFailed(MsgConvError):
 
     Attributes:
         account_id: The account that was asked about.
+        repeatable: Whether a later try may do better. It is False where no outage is at work, such
+            as for a certificate that is not accepted.
     """
 
-    def __init__(self, message: str, *, account_id: str) -> None:
+    def __init__(self, message: str, *, account_id: str, repeatable: bool = True) -> None:
         self.account_id = account_id
+        self.repeatable = repeatable
         super().__init__(f"account {account_id}: {message}")
 
 

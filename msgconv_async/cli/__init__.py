@@ -10,8 +10,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
+
+from msgconv_async.cli.streams import unbroken_stdout, visible
 
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
@@ -33,18 +35,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_what_is_closed()
+    with unbroken_stdout():
+        return _exit_code(sys.argv[1:] if arguments is None else arguments)
+
+
+def complain(message: str) -> None:
+    """Say one line on stderr; if that cannot be written, it is no failure of the command."""
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
+    except BlockingIOError:  # nobody reads it for now
+        pass
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _exit_code(arguments: Sequence[str]) -> int:
+    """Run a command, and return the exit code for whatever becomes of it."""
+    try:
+        code = _run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
     except BrokenPipeError:
-        _give_up_stdout()
+        _give_up(sys.stdout)
         return BROKEN_PIPE
     except OSError as error:  # such as a disk that is full
-        _give_up_stdout()
+        _give_up(sys.stdout)
         complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
@@ -57,24 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def complain(message: str) -> None:
-    """Say one line on stderr."""
-    print(f"msgconv: {message}", file=sys.stderr)  # noqa: T201 - it is what a command does
-
-
-def _give_up_stdout() -> None:
-    """The interpreter flushes stdout once more on its way out: let that go nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _run(arguments: Sequence[str]) -> int:
-    # Closed, as by >&-: what is said on stderr is lost, but a result must not be lost in silence.
+def _open_what_is_closed() -> None:
+    """Of a stream that was closed, as by >&-, stderr is lost; a result is not lost in silence."""
     for name, mode in (("stdout", "r"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show, it need not
 
+
+def _give_up(stream: TextIO) -> None:
+    """A stream is flushed once more on the way out: let that go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run(arguments: Sequence[str]) -> int:
     from msgconv_async.cli import app  # noqa: PLC0415 - so that a missing extra can be named
 
     return asyncio.run(app.run(arguments))

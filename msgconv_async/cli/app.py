@@ -152,6 +152,7 @@ async def fetch(
     question: Question,
     access: Access = _NOBODY,
     format: Format = "table",  # noqa: A002 - it names the option
+    complete_only: Switch = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> int:
     """Ask accounts for their metrics.
@@ -165,17 +166,29 @@ async def fetch(
         The account ids.
     format
         table: the main figures, to read. csv: every figure; the first column names a row's table,
-        and a key that this table lacks is an empty cell. ndjson: the same, one JSON object a line.
+        and a key that this table lacks is an empty cell; the last, complete, is false while the
+        row's interval was still open. ndjson: the same, one JSON object a line.
         json: the service's document, byte for byte; of several accounts, one object that holds
         each document under its account id.
+    complete_only
+        Leave out intervals that were still open when asked: not in the format json.
     output
         Write to this file, all at once when everything is there, rather than to stdout.
     """
     from msgconv_async.cli.fetch import Fetch  # noqa: PLC0415
 
+    if complete_only and format == "json":
+        raise ConfigurationError("--complete-only: the format json is the service's own document")
     query, session = question.query(), access.session()
     accounts, note = access.named(account)
-    command = Fetch(accounts, query, timeout=question.timeout, format=format, note=note)
+    command = Fetch(
+        accounts,
+        query,
+        timeout=question.timeout,
+        format=format,
+        note=note,
+        complete_only=complete_only,
+    )
     return await command.run(session, output)
 
 
@@ -206,10 +219,12 @@ async def export(
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     access: Access = _NOBODY,
     format: FileFormat = "parquet",  # noqa: A002 - it names the option
+    complete_only: Switch = False,
 ) -> int:
     """Write accounts' metrics to a folder: one file for each table that was asked for.
 
-    Account totals, account_metrics, are asked for by neither --skills nor --agents.
+    Account totals, account_metrics, are asked for by neither --skills nor --agents. The last
+    column, complete, is false in a row whose interval was still open when it was asked for.
     A file is there whole or not at all, and takes the place of one of the same name. An account
     that fails is said on stderr; the others are written. Secrets come from the environment only, as
     for "msgconv fetch", or as the accounts file says.
@@ -222,12 +237,21 @@ async def export(
         The folder; made if it is missing.
     format
         Parquet needs the extra "arrow"; csv and ndjson do not.
+    complete_only
+        Leave out intervals that were still open when asked.
     """
     from msgconv_async.cli.export import Export  # noqa: PLC0415
 
     query, session = question.query(), access.session()
     accounts, note = access.named(account)
-    command = Export(accounts, query, timeout=question.timeout, format=format, note=note)
+    command = Export(
+        accounts,
+        query,
+        timeout=question.timeout,
+        format=format,
+        note=note,
+        complete_only=complete_only,
+    )
     return await command.run(session, output)
 
 

@@ -7,8 +7,10 @@ so there is no option for a secret.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from msgconv_async.client.accounts import read_secret
 from msgconv_async.client.auth import BearerToken, ClientCredentials, Credentials, UserLogin
 from msgconv_async.client.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
@@ -16,6 +18,7 @@ from msgconv_async.errors import ConfigurationError
 _CLIENT_SECRET, _TOKEN, _PASSWORD = (
     f"MSGCONV_{name}" for name in ("CLIENT_SECRET", "TOKEN", "PASSWORD")
 )
+_CLIENT_ID, _USERNAME = "MSGCONV_CLIENT_ID or --client-id", "MSGCONV_USERNAME or --username"
 _WAYS = (
     "set MSGCONV_CLIENT_ID and MSGCONV_CLIENT_SECRET, or MSGCONV_TOKEN,"
     " or MSGCONV_USERNAME and MSGCONV_PASSWORD"
@@ -40,7 +43,7 @@ def find(
         ConfigurationError: There are none, more than one kind, or one of a pair is missing.
     """
     secret, token, password = (
-        environment.get(name) for name in (_CLIENT_SECRET, _TOKEN, _PASSWORD)
+        read_secret(name, environment) for name in (_CLIENT_SECRET, _TOKEN, _PASSWORD)
     )
     given = {
         "client credentials": client_id or secret,
@@ -51,15 +54,16 @@ def find(
     if len(kinds) > 1:
         raise ConfigurationError(f"more than one way to log in is given: {' and '.join(kinds)}")
     if token:
-        return BearerToken(token), ""
+        with _naming(_TOKEN):
+            return BearerToken(token), ""
     if client_id or secret:
-        return ClientCredentials(
-            _half("MSGCONV_CLIENT_ID or --client-id", client_id), _half(_CLIENT_SECRET, secret)
-        ), ""
+        id_, secret = _half(_CLIENT_ID, client_id), _half(_CLIENT_SECRET, secret)
+        with _naming(f"{_CLIENT_ID}, {_CLIENT_SECRET}"):
+            return ClientCredentials(id_, secret), ""
     if username or password:
-        return UserLogin(
-            _half("MSGCONV_USERNAME or --username", username), _half(_PASSWORD, password)
-        ), ""
+        name, password = _half(_USERNAME, username), _half(_PASSWORD, password)
+        with _naming(f"{_USERNAME}, {_PASSWORD}"):
+            return UserLogin(name, password), ""
     if base_url and is_loopback_url(base_url):
         from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET  # noqa: PLC0415 - a server
 
@@ -67,6 +71,15 @@ def find(
             f"no credentials given for a server on this machine: using the sandbox's ({CLIENT_ID})"
         )
     raise ConfigurationError(f"no credentials: {_WAYS}")
+
+
+@contextmanager
+def _naming(variable: str) -> Iterator[None]:
+    """Let a refusal name what it is about."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variable}: {error}") from None
 
 
 def _half(name: str, value: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.chart import chart
+from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.client.account import Account
 from msgconv_async.client.auth import ClientCredentials
 from msgconv_async.client.session import ConversationSession
@@ -71,6 +73,7 @@ class Day:
 
 async def run() -> int:
     """Ask, show, and return the exit code."""
+    log_to_stderr(logging.WARNING)
     console = show.Screen(highlight=False)
     async with (
         Sandbox(accounts=ACCOUNTS, concurrency=LIMIT, latency=LATENCY) as sandbox,
@@ -145,7 +148,7 @@ def _sum(many: Iterable[Counter[str]]) -> Counter[str]:
 def _cells(figures: Counter[str]) -> list[str]:
     resolved = figures[COUNTS[0]]
     average = figures[TIME] / resolved if resolved else None
-    return [*(f"{figures[name]:,}" for name in COUNTS), show.duration(average)]
+    return [*(f"{figures[name]:,}" for name in COUNTS), show.average(average, resolved)]
 
 
 def _chart(day: Day, console: Console) -> Text:

@@ -13,6 +13,7 @@ from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export import tables_of
 from msgconv_async.export.files import FileFormat, TableFiles, table_files
+from msgconv_async.export.rows import complete_part
 from msgconv_async.protocol.query import ConversationQuery
 
 
@@ -26,6 +27,7 @@ class Export:
         timeout: Seconds for each account.
         format: Of the files.
         note: Said before anything is asked, if there is anything to say.
+        complete_only: Leave out intervals that were still open.
     """
 
     accounts: Sequence[Account]
@@ -34,6 +36,7 @@ class Export:
     timeout: float
     format: FileFormat
     note: str = ""
+    complete_only: bool = False
 
     async def run(self, session: ConversationSession, folder: Path) -> int:
         """Ask, write what is answered, and return the exit code.
@@ -51,7 +54,7 @@ class Export:
                 if answered:
                     files.commit()
             complain(progress.summary())
-        show.say_still_open(still_open)
+        show.say_still_open(still_open, left_out=self.complete_only)
         return OK if answered == len(self.accounts) else FAILED
 
     async def _ask(
@@ -68,11 +71,14 @@ class Export:
             session.fetch_many(self.accounts, self.query, timeout=self.timeout) as outcomes,
         ):
             async for outcome in outcomes:
-                rows, error = 0, outcome.error
-                if outcome.report is not None:
+                rows, error, report = 0, outcome.error, outcome.report
+                if report is not None:
                     try:
-                        rows = files.add(outcome.account.id, outcome.report)
-                        still_open |= show.still_open(outcome.report)
+                        rows = files.add(
+                            outcome.account.id,
+                            complete_part(report) if self.complete_only else report,
+                        )
+                        still_open |= show.still_open(report)
                     except UnexpectedResponse as misfit:
                         error = misfit
                 if error is None:

@@ -7,7 +7,6 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import anyio
-import msgspec
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.output import (
@@ -19,10 +18,12 @@ from msgconv_async.cli.output import (
     joined,
     ndjson_lines,
 )
+from msgconv_async.cli.streams import visible_json
 from msgconv_async.client.account import Account
 from msgconv_async.client.fanout import MAX_IN_FLIGHT
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import MsgConvError
+from msgconv_async.export.rows import complete_part
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationReport
 
@@ -37,6 +38,7 @@ class Fetch:
         timeout: Seconds for each account.
         format: Of what is written.
         note: Said before anything is asked, if there is anything to say.
+        complete_only: Leave out intervals that were still open; a document is never cut.
     """
 
     accounts: Sequence[Account]
@@ -45,6 +47,7 @@ class Fetch:
     timeout: float
     format: Format
     note: str = ""
+    complete_only: bool = False
 
     async def run(self, session: ConversationSession, output: Path | None) -> int:
         """Ask, write what is answered, and return the exit code.
@@ -73,9 +76,7 @@ class Fetch:
             if self.format == "csv"
             else Lines(destination, ndjson_lines)
         )
-        answered = await self._reports(session, lines.add, shown=not destination.on_screen)
-        show.say_still_open(lines.still_open)
-        return answered
+        return await self._reports(session, lines.add, shown=not destination.on_screen)
 
     async def _table(self, session: ConversationSession, destination: Destination) -> int:
         reports: dict[str, ConversationReport] = {}
@@ -96,6 +97,7 @@ class Fetch:
     ) -> int:
         """Hand out each report as it comes; return how many there were."""
         answered = 0
+        open_then: set[str] = set()
         with show.ticker("asking", len(self.accounts), shown=shown) as tick:
             async with session.fetch_many(
                 self.accounts, self.query, timeout=self.timeout
@@ -105,8 +107,15 @@ class Fetch:
                     if outcome.report is None:
                         complain(str(outcome.error))
                     else:
-                        take(outcome.account.id, outcome.report)
+                        open_then |= show.still_open(outcome.report)
+                        report = outcome.report
+                        take(
+                            outcome.account.id,
+                            complete_part(report) if self.complete_only else report,
+                        )
                         answered += 1
+        if self.complete_only or self.format != "table":  # a table marks its rows
+            show.say_still_open(open_then, left_out=self.complete_only)
         return answered
 
     async def _documents(self, session: ConversationSession, destination: Destination) -> int:
@@ -116,15 +125,11 @@ class Fetch:
         async def ask(account: Account) -> None:
             async with at_once:
                 try:
-                    document = await session.fetch_document(
+                    documents[account.id] = await session.fetch_document(
                         account, self.query, timeout=self.timeout
                     )
-                    msgspec.json.decode(document)
-                    documents[account.id] = document
                 except MsgConvError as error:
                     complain(str(error))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                    complain(f"account {account.id}: the answer is not JSON: {error}")
             tick()
 
         with show.ticker("asking", len(self.accounts)) as tick:
@@ -134,9 +139,10 @@ class Fetch:
         if documents:
             in_order = {id_: documents[id_] for id_ in self._ids if id_ in documents}
             one = len(self.accounts) == 1
-            destination.write(documents[self._ids[0]] if one else joined(in_order))
+            written = documents[self._ids[0]] if one else joined(in_order)
             if destination.on_screen:
-                destination.write(b"\n")  # the prompt gets a line of its own
+                written = visible_json(written) + b"\n"  # the prompt gets a line of its own
+            destination.write(written)
             complain("the newest five-minute bucket may have been open still: it is not whole yet")
         return len(documents)
 

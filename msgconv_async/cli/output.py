@@ -12,15 +12,14 @@ from typing import BinaryIO, Literal, Self, TypeAlias
 
 import msgspec
 
-from msgconv_async.cli.show import still_open
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export import SKILL_AGENT_METRICS, TABLES
-from msgconv_async.export.files import WholeFile, csv_cell
+from msgconv_async.export.files import COMPLETE, WholeFile, csv_cell, file_rows
 from msgconv_async.protocol.report import ConversationReport
 
 Format: TypeAlias = Literal["table", "json", "ndjson", "csv"]
 
-CSV_COLUMNS = ("table", *SKILL_AGENT_METRICS.columns)
+CSV_COLUMNS = ("table", *SKILL_AGENT_METRICS.columns, COMPLETE)
 """The same for every table; this one has every key."""
 
 CSV_HEADER = f"{','.join(CSV_COLUMNS)}\n".encode()
@@ -96,13 +95,11 @@ class Lines:
         self._destination = destination
         self._lines = lines
         self._header = header
-        self.still_open: set[str] = set()
 
     def add(self, account_id: str, report: ConversationReport) -> None:
         """Write one account's report."""
         self._destination.write(self._header + self._lines(account_id, report))
         self._header = b""
-        self.still_open |= still_open(report)
 
 
 def csv_lines(account_id: str, report: ConversationReport) -> bytes:
@@ -115,8 +112,8 @@ def csv_lines(account_id: str, report: ConversationReport) -> bytes:
         gaps = [
             CSV_COLUMNS.index(name) for name in SKILL_AGENT_METRICS.key if name not in table.key
         ]
-        for row in table.rows(account_id, report):
-            cells = [table.name, *map(cell, row[: start + 1]), *row[start + 1 :]]
+        for row in file_rows(table, account_id, report):
+            cells = [table.name, *map(cell, row[: start + 1]), *row[start + 1 : -1], cell(row[-1])]
             for gap in gaps:
                 cells.insert(gap, "")
             lines.writerow(cells)
@@ -126,9 +123,9 @@ def csv_lines(account_id: str, report: ConversationReport) -> bytes:
 def ndjson_lines(account_id: str, report: ConversationReport) -> bytes:
     """Return a report's rows as JSON objects, one a line: the table's name, then its columns."""
     return _ENCODER.encode_lines(
-        dict(zip(("table", *table.columns), (table.name, *row), strict=True))
+        dict(zip(("table", *table.columns, COMPLETE), (table.name, *row), strict=True))
         for table in TABLES
-        for row in table.rows(account_id, report)
+        for row in file_rows(table, account_id, report)
     )
 
 

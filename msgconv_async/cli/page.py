@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from msgconv_async.cli import show
 from msgconv_async.cli.report import marked, notes, period, skill_name
+from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
 
 
@@ -36,7 +37,7 @@ def page(dataset: str, history: History) -> bytes:
         _Page((folder / "page.html").read_text("utf-8"))
         .substitute(
             scripts,
-            title=escape(f"Resolved conversations: {dataset}"),
+            title=escape(visible(f"Resolved conversations: {dataset}")),
             period=escape(period(history)),
             options="".join(
                 f'<option value="{number}">{escape(skill_name(skill))}</option>'
@@ -65,7 +66,7 @@ def _rows(history: History) -> Iterator[str]:
     for number, (skill, days) in enumerate(history.by_skill.items()):
         for each in days:
             counts = (each.total, each.by_agent, each.by_consumer, each.by_system)
-            cells = [*map(_count, counts), show.duration(each.average)]
+            cells = [*map(_count, counts), show.average(each.average, each.total)]
             yield (
                 f'<tr data-skill="{number}"><th scope="row">{marked(each.day, history)}</th>'
                 f'<td class="skill">{escape(skill_name(skill))}</td>'
@@ -91,7 +92,7 @@ def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
         "sums": {
             "total": _count(together.total),
             **{name: _count(count) for name, count in sums.items()},
-            "average": show.duration(together.average),
+            "average": show.average(together.average, together.total),
         },
         "days": [
             {
@@ -100,7 +101,7 @@ def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
                 "consumer": each.by_consumer,
                 "system": each.by_system,
                 "average": each.average,
-                "written": show.duration(each.average),
+                "written": show.average(each.average, each.total),
             }
             for each in days
         ],

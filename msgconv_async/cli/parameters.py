@@ -161,7 +161,8 @@ def ids(given: str | None) -> str | list[str] | None:
 def log_to_stderr(level: int) -> None:
     """Say what the library logs: failures that it waits for, and from INFO on every throttling."""
     logger = logging.getLogger("msgconv_async")
-    logger.addHandler(_Complaints())
+    if not any(isinstance(handler, _Complaints) for handler in logger.handlers):
+        logger.addHandler(_Complaints())
     logger.setLevel(level)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Self
 
 from rich import progress
-from rich.console import Console
 
 from msgconv_async.cli import complain, show
 
@@ -39,14 +38,14 @@ class Progress:
         self._done = self._rows = 0
         self._clock = clock
         self._started = self._said = clock()
-        console = Console(stderr=True)
+        console = show.Screen(stderr=True)
         self._bar = progress.Progress(
             progress.BarColumn(complete_style="cyan", finished_style="green"),
             progress.TextColumn("{task.description}"),
             console=console,
             transient=True,
             redirect_stdout=False,  # results must not end up on stderr
-            disable=not console.is_terminal,
+            disable=not console.is_live,
         )
         self._task = self._bar.add_task(self._state(0), total=accounts)
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.output import Destination
+from msgconv_async.cli.streams import visible
 from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import Day, History, read, total
 from msgconv_async.export.store import Store
@@ -97,12 +98,16 @@ def notes(history: History) -> list[str]:
         + (f" ({lacking} of {many} accounts)" if many > 1 else "")
         for first, last, lacking in spans
     ]
-    return [*([f"* Not collected whole: {', '.join(named)}."] if named else []), show.MILLISECONDS]
+    said = [f"* Not collected whole: {', '.join(named)}."] if named else []
+    if history.ahead:
+        rows = f"{history.ahead:,} row{'s lie' if history.ahead > 1 else ' lies'}"
+        said.append(f"{rows} in the future by this machine's clock, and none of it is shown.")
+    return [*said, show.MILLISECONDS]
 
 
 def _table(dataset: str, history: History) -> Table:
     table = show.grid(
-        escape(f"{dataset}: {period(history)}"),
+        escape(visible(f"{dataset}: {period(history)}")),
         *("day", "skill", "resolved", "by agent", "consumer", "system", "average"),
         left=2,
     )
@@ -126,7 +131,7 @@ def _cells(each: Day, history: History) -> list[str]:
         marked(each.day, history).ljust(len("2026-03-04*")),
         skill_name(each.skill_id),
         *("" if count is None else f"{count:,}" for count in counts),
-        show.duration(each.average),
+        show.average(each.average, each.total),
     ]
 
 

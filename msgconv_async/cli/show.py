@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
+from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleDimensions, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -30,8 +33,39 @@ _FIGURES = {
 }
 
 
+_LEAST, _MOST = ConsoleDimensions(20, 5), ConsoleDimensions(1000, 1000)
+"""Layout has no end in a width of nothing, and takes all memory in one of a thousand millions."""
+_SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
 class Screen(Console):
-    """A console that leaves a broken pipe to `msgconv_async.cli.main`, which ends as others do."""
+    """A console of a size that can be drawn in, whatever the terminal or the environment says.
+
+    It leaves a broken pipe to `msgconv_async.cli.main`, which ends as others do.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"COLUMNS", "LINES"} or _SIZE.fullmatch(value)
+        }
+        super().__init__(_environ=environment, **settings)
+
+    @property  # type: ignore[misc]
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        return ConsoleDimensions(
+            *(
+                max(least, min(given, most))
+                for given, least, most in zip(super().size, _LEAST, _MOST, strict=True)
+            )
+        )
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what was written can be redrawn in place: colour may be forced, this cannot."""
+        return self.is_terminal and self.is_interactive and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
         """Let it be seen."""
@@ -49,9 +83,21 @@ def duration(milliseconds: object) -> str:
     return f"{minutes}m {rest:02}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02}m"  # noqa: PLR2004
 
 
-def span(interval: Interval) -> str:
-    """Write an interval, such as ``Sun 08:05-08:10``; no more than a day ago, that is clear."""
-    return f"{interval.start:%a %H:%M}-{interval.end:%H:%M}"
+def average(milliseconds: object, count: object) -> str:
+    """Write an average handling time for a reader: of nothing, it is a dash."""
+    return "-" if count == 0 else duration(milliseconds)
+
+
+def span(interval: Interval, day: str = "%a") -> str:
+    """Write an interval, such as ``Sun 08:05-08:10`` or ``Sun 23:00-Mon 01:00``.
+
+    Args:
+        interval: The interval.
+        day: How a day is written; no more than a day ago, its name is clear.
+    """
+    start, end = interval.start, interval.end
+    ends = "%H:%M" if start.date() == end.date() else f"{day} %H:%M"
+    return f"{start:{day} %H:%M}-{end:{ends}}"
 
 
 def still_open(report: ConversationReport) -> set[str]:
@@ -59,11 +105,12 @@ def still_open(report: ConversationReport) -> set[str]:
     return {span(each) for each in intervals(report) if not each.complete}
 
 
-def say_still_open(spans: Collection[str]) -> None:
+def say_still_open(spans: Collection[str], *, left_out: bool = False) -> None:
     """Say on stderr which intervals were not complete, if there were any."""
     if spans:
         together = ", ".join(sorted(spans))
-        complain(f"still open when asked, so not whole yet: the interval {together} UTC")
+        so = "left out" if left_out else "not whole yet"
+        complain(f"still open when asked, so {so}: the interval {together} UTC")
 
 
 def grid(title: str, *columns: str, left: int = 1) -> Table:
@@ -78,27 +125,30 @@ def grid(title: str, *columns: str, left: int = 1) -> Table:
 def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
     """Show the main figures of reports by account, as the server sent them, each grain apart."""
     shown: list[RenderableType] = []
+    open_shown = False
     for each in TABLES:
         ids = [name for name in each.key if name in {"skill_id", "agent_id"}]
         table = grid(each.name, "account", "UTC", *(name[:-3] for name in ids), *_FIGURES, left=2)
         table.padding, table.show_edge = 0, False  # the widest of them fits into 80 columns
         places = [each.columns.index(name) for name in (*ids, *_FIGURES.values())]
+        resolved = len(ids)
         for account_id, report in reports.items():
             for interval in intervals(report):
                 when = f"{span(interval)}{' ' if interval.complete else '*'}"
                 for row in each.flatten(account_id, interval):
-                    *numbers, average = (row[place] for place in places)
+                    open_shown = open_shown or not interval.complete
+                    *numbers, time = (row[place] for place in places)
                     table.add_row(
                         account_id,
                         when,
                         *("" if number is None else str(number) for number in numbers),
-                        duration(average),
+                        average(time, numbers[resolved]),
                     )
         if table.row_count:
             shown += [table, ""]
     if not shown:
         shown.append("No data for what was asked.")
-    if not all(each.complete for report in reports.values() for each in intervals(report)):
+    if open_shown:
         shown.append(_STILL_OPEN)
     return Group(*shown, MILLISECONDS)
 
@@ -107,7 +157,7 @@ def rendered(what: RenderableType, *, encoding: str, terminal: bool) -> bytes:
     """Return what is shown as the bytes of a terminal, or of a file: plain, and wide enough."""
     page = BytesIO()
     text = TextIOWrapper(page, encoding=encoding, errors="replace", newline="")
-    console = Console(
+    console = Screen(
         file=text,
         force_terminal=terminal,
         width=None if terminal else _PIPE_WIDTH,
@@ -133,8 +183,8 @@ def ticker(
     Yields:
         What is to be called once for each that is done.
     """
-    console = Console(stderr=True)
-    shown = shown and console.is_terminal and total > 1
+    console = Screen(stderr=True)
+    shown = shown and console.is_live and total > 1
     if announced and not shown:
         complain(f"{task}: {total} requests")
     with Progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from msgconv_async.cli import complain, show
+from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.streams import visible
 from msgconv_async.client.account import Account
 from msgconv_async.client.checkpoint import ClosedBucket, Failure, Gap, Item
 from msgconv_async.client.follow import Following
@@ -60,10 +63,11 @@ class Watch:
         """
         for note in filter(None, (self._note, show.MILLISECONDS)):
             complain(note)
-        console = Console(highlight=False)
-        since = HOURS * timedelta(hours=1) if console.is_terminal else BUCKET
+        log_to_stderr(logging.WARNING)
+        console = show.Screen(highlight=False)
+        since = HOURS * timedelta(hours=1) if console.is_live else BUCKET
         async with session, session.follow(self._accounts, _QUERY, since=since) as closed:
-            if console.is_terminal:
+            if console.is_live:
                 await self._draw(session, closed, console)
             async for item in closed:
                 _say(item)
@@ -140,7 +144,7 @@ class Row:
         return [
             f"{self.last:%H:%M}",
             *("" if each is None else f"{each:,}" for each in counts),
-            show.duration(average(newest)),
+            show.average(average(newest), newest.total_resolved_conversations),
         ]
 
     def bars(self, width: int, levels: str) -> str:
@@ -201,7 +205,7 @@ def _notes(rows: Iterable[Row]) -> list[str]:
     """What is said of a few accounts below the table."""
     said = [str(each.failure.error) for each in rows if each.failure is not None]
     said += [str(each.gap) for each in rows if each.gap is not None]
-    return said[:_NOTES]
+    return [visible(each) for each in said[:_NOTES]]
 
 
 def _say(item: Item) -> None:
@@ -215,7 +219,7 @@ def _say(item: Item) -> None:
             newest = interval.totals or ConversationMetrics()
             time = average(newest)
             print(  # noqa: T201 - it is what a command does
-                f"{interval.start:%Y-%m-%d %H:%M}-{interval.end:%H:%M} UTC  {account.id}"
+                f"{show.span(interval, '%Y-%m-%d')} UTC  {account.id}"
                 f"  {newest.total_resolved_conversations} resolved:"
                 f" {newest.resolved_conversations_by_ccp} by agent,"
                 f" {newest.resolved_conversations_by_consumer} by consumer,"

@@ -14,6 +14,8 @@ _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 class Account:
     """One LivePerson account: an id, its credentials, and where it lives if that is known.
 
+    It pickles, secrets included, for process pools. No other serialiser writes it.
+
     Args:
         id: The account (site) id, such as ``"12345678"``.
         credentials: `ClientCredentials`, `UserLogin`, `BearerToken` or `ApiKey`.

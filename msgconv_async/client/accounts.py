@@ -21,7 +21,7 @@ import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Never, TypeAlias
+from typing import Any, Never
 
 from msgconv_async.client.account import Account
 from msgconv_async.client.auth import (
@@ -32,6 +32,7 @@ from msgconv_async.client.auth import (
     UserLogin,
 )
 from msgconv_async.client.domains import check_host
+from msgconv_async.client.toml_lines import KeyPath, lines
 from msgconv_async.errors import ConfigurationError
 
 _KINDS: dict[str, tuple[type[Credentials], tuple[str, ...]]] = {
@@ -45,8 +46,6 @@ _KINDS: dict[str, tuple[type[Credentials], tuple[str, ...]]] = {
 }
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 _SYNTAX = re.compile(r"(?P<what>.*) \(at (?:line (?P<line>\d+), column \d+|end of document)\)")
-
-_Path: TypeAlias = tuple[str | int, ...]
 
 
 def read_accounts(
@@ -70,7 +69,8 @@ def read_accounts(
             in which line, without showing what may be a secret.
     """
     try:
-        text = Path(path).read_bytes().decode().replace("\r\n", "\n")
+        # With a byte order mark or without: editors on Windows write one.
+        text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -79,12 +79,27 @@ def read_accounts(
     return _File(str(path), text, environment).accounts()
 
 
+def read_secret(variable: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the secret that an environment variable holds; None if there is none.
+
+    Raises:
+        ConfigurationError: It ends in a line end, as what was read from a file often does: the
+            service would refuse it, and nobody sees why.
+    """
+    secret = environment.get(variable)
+    if secret and secret[-1] in "\r\n":
+        raise ConfigurationError(
+            f"the environment variable {variable} ends in a line end, which no secret does"
+        )
+    return secret or None
+
+
 class _File:
     """A file being read; it knows where to point at."""
 
     def __init__(self, name: str, text: str, environment: Mapping[str, str]) -> None:
         self._name = name
-        self._lines = text.split("\n")
+        self._text = text
         self._environment = environment
         try:
             self._document = tomllib.loads(text)
@@ -93,6 +108,8 @@ class _File:
             line = (found and found["line"]) or len(text.rstrip().split("\n"))
             what = found["what"] if found else "this is not TOML"
             raise ConfigurationError(f"{name}, line {line}: {what}") from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, a tower of arrays
+            raise ConfigurationError(f"{name}: a value in it is beyond all measure") from None
 
     def accounts(self) -> list[Account]:
         self._check((), self._document, ("accounts",), ("credentials",))
@@ -127,7 +144,7 @@ class _File:
         except ConfigurationError as error:
             self._refuse(path, str(error))
 
-    def _value(self, path: _Path, given: Any, key: str) -> str:
+    def _value(self, path: KeyPath, given: Any, key: str) -> str:
         if not isinstance(given, str) or not given:
             self._refuse(path, f"{key} must be a string that is not empty")
         if not key.endswith("_env"):
@@ -137,11 +154,17 @@ class _File:
                 path,
                 f"{key} must be the name of an environment variable, of capitals, digits and '_'",
             )
-        if not self._environment.get(given):
+        try:
+            secret = read_secret(given, self._environment)
+        except ConfigurationError as error:
+            self._refuse(path, str(error))
+        if secret is None:
             self._refuse(path, f"the environment variable {given} is not set, or empty")
-        return self._environment[given]
+        return secret
 
-    def _account(self, path: _Path, entry: Any, credentials: Mapping[str, Credentials]) -> Account:
+    def _account(
+        self, path: KeyPath, entry: Any, credentials: Mapping[str, Credentials]
+    ) -> Account:
         self._check(path, entry, ("id", "credentials"), ("host",))
         name, host = entry["credentials"], entry.get("host")
         if not isinstance(name, str) or name not in credentials:
@@ -156,7 +179,7 @@ class _File:
             self._refuse((*path, at), str(error))
 
     def _check(
-        self, path: _Path, entry: Any, keys: Collection[str], optional: Collection[str] = ()
+        self, path: KeyPath, entry: Any, keys: Collection[str], optional: Collection[str] = ()
     ) -> None:
         """Refuse a table that lacks a key, or has one that is not known."""
         if not isinstance(entry, dict):
@@ -176,40 +199,12 @@ class _File:
             if key not in entry:
                 self._refuse(path, f"{key} is missing")
 
-    def _refuse(self, path: _Path, why: str) -> Never:
+    def _refuse(self, path: KeyPath, why: str) -> Never:
         raise ConfigurationError(f"{self._name}, line {self._line(path)}: {why}") from None
 
-    def _line(self, path: _Path) -> int:
-        """Find the line by which the table or key at a path has come into the document.
-
-        tomllib keeps no lines. But with its first lines alone a file says less, and the fewest that
-        say a thing end where it stands; that holds for every way to write TOML.
-        """
-        low, high = 0, len(self._lines)
-        while low + 1 < high:
-            middle = (low + high) // 2
-            # In the midst of a value of several lines, the lines so far are no document.
-            end, told = next(
-                (end, told)
-                for end in range(middle, len(self._lines) + 1)
-                if (told := self._told(end)) is not None
-            )
-            low, high = (low, middle) if _holds(told, path) else (end, high)
-        return high
-
-    def _told(self, end: int) -> dict[str, Any] | None:
-        try:
-            return tomllib.loads("\n".join(self._lines[:end]))
-        except tomllib.TOMLDecodeError:
-            return None
-
-
-def _holds(value: Any, path: _Path) -> bool:
-    for step in path:
-        if isinstance(step, int):
-            if not isinstance(value, list) or len(value) <= step:
-                return False
-        elif not isinstance(value, dict) or step not in value:
-            return False
-        value = value[step]
-    return True
+    def _line(self, path: KeyPath) -> int:
+        """Find the line of a table or key or, where it has none, of what it belongs to."""
+        found = lines(self._text)
+        while path and path not in found:
+            path = path[:-1]
+        return found.get(path, 1)

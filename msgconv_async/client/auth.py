@@ -6,10 +6,11 @@ old accounts and private clouds still use.
 """
 
 import math
+import operator
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import FrozenInstanceError
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -22,6 +23,7 @@ from msgconv_async.protocol.query import HttpRequest
 _D = TypeVar("_D")
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_TEXT_PROTOCOL = 2
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -40,8 +42,75 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     csrf: str = ""
     cookies: Mapping[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"<Login for {self.lifetime:g} s>"
 
-class RequestCredentials:
+
+class _Kept:
+    """What all credentials have in common: values that do not change, and that are not shown.
+
+    They are no dataclasses, since msgspec, orjson and others write those out, secrets and all, as
+    part of whatever holds them. `pickle` and `copy` work, for process pools: so a pickle does hold
+    the secret. Whatever writes text by way of pickle's second protocol (PyYAML does) is refused.
+    """
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]]
+    _shown: ClassVar[tuple[str, ...]] = ()
+    """Which of the values are no secrets."""
+    values_of: ClassVar[Callable[[Any], Any]]
+    """Reads all of them. Each request hashes its account several times."""
+
+    def __init_subclass__(cls) -> None:
+        if cls.__slots__:
+            cls.values_of = operator.attrgetter(*cls.__match_args__)
+
+    def _set(self, **values: object) -> None:
+        """Check the values, and set them once and for all."""
+        for name, value in values.items():
+            if not _is_text(value):
+                raise ConfigurationError(
+                    f"{type(self).__name__}: {name} is empty, or not a string of characters"
+                )
+            if not _is_trimmed(value):
+                raise ConfigurationError(
+                    f"{type(self).__name__}: {name} begins or ends with white space or holds a line"
+                    " end, such as the one at the end of a file: pass it without"
+                )
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._shown)
+        return f"{type(self).__qualname__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        return bool(type(self).values_of(self) == type(self).values_of(other))
+
+    def __hash__(self) -> int:
+        return hash(type(self).values_of(self))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        if protocol <= _TEXT_PROTOCOL:
+            raise TypeError(
+                f"{type(self).__name__} holds a secret: it pickles, with a protocol above"
+                f" {_TEXT_PROTOCOL}, and is not written in any other way"
+            )
+        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
+
+    def __replace__(self, **changes: Any) -> Self:
+        """Return a copy with other values, as `copy.replace` (Python 3.13) asks for."""
+        return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
+
+
+class RequestCredentials(_Kept):
     """Credentials from which each request's headers follow, without asking anyone.
 
     Not an ABC, nor is the other kind: each request asks which of them it has to do with.
@@ -58,7 +127,7 @@ class RequestCredentials:
         raise NotImplementedError
 
 
-class LoginCredentials:
+class LoginCredentials(_Kept):
     """Credentials that a service trades for a bearer that expires."""
 
     __slots__ = ()
@@ -83,7 +152,6 @@ class LoginCredentials:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
 class ClientCredentials(LoginCredentials):
     """OAuth 2.0 client credentials, traded at Sentinel for a bearer token: the normal way.
 
@@ -92,15 +160,19 @@ class ClientCredentials(LoginCredentials):
         client_secret: Its secret.
 
     Raises:
-        ConfigurationError: One of them is empty.
+        ConfigurationError: One of them is empty, begins or ends with white space, or holds a line
+            end.
     """
 
+    __slots__ = ("client_id", "client_secret")
+    __match_args__ = ("client_id", "client_secret")
+    _shown = ("client_id",)
     client_id: str
-    client_secret: str = field(repr=False)
+    client_secret: str
     service: ClassVar[str] = SENTINEL
 
-    def __post_init__(self) -> None:
-        _not_empty(self, "client_id", "client_secret")
+    def __init__(self, client_id: str, client_secret: str) -> None:
+        self._set(client_id=client_id, client_secret=client_secret)
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must never be shown."""
@@ -124,7 +196,6 @@ class ClientCredentials(LoginCredentials):
         return Login(bearer=_safe_bearer(token.access_token, account_id), lifetime=token.expires_in)
 
 
-@dataclass(frozen=True, slots=True)
 class UserLogin(LoginCredentials):
     """A user's name and password, traded at the agent login service for a session.
 
@@ -135,15 +206,19 @@ class UserLogin(LoginCredentials):
         password: The password.
 
     Raises:
-        ConfigurationError: One of them is empty.
+        ConfigurationError: One of them is empty, begins or ends with white space, or holds a line
+            end.
     """
 
+    __slots__ = ("password", "username")
+    __match_args__ = ("username", "password")
+    _shown = ("username",)
     username: str
-    password: str = field(repr=False)
+    password: str
     service: ClassVar[str] = AGENT_LOGIN
 
-    def __post_init__(self) -> None:
-        _not_empty(self, "username", "password")
+    def __init__(self, username: str, password: str) -> None:
+        self._set(username=username, password=password)
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must never be shown."""
@@ -166,7 +241,6 @@ class UserLogin(LoginCredentials):
         )
 
 
-@dataclass(frozen=True, slots=True)
 class BearerToken(RequestCredentials):
     """A bearer token that you already have, and renew yourself.
 
@@ -177,15 +251,18 @@ class BearerToken(RequestCredentials):
         ConfigurationError: It is empty, or holds what cannot stand in a header.
     """
 
-    token: str = field(repr=False)
+    __slots__ = ("token",)
+    __match_args__ = ("token",)
+    token: str
 
-    def __post_init__(self) -> None:
-        token: object = self.token
-        if not isinstance(token, str) or not _HEADER_SAFE.fullmatch(token):
+    def __init__(self, token: str) -> None:
+        given: object = token
+        if not isinstance(given, str) or not _HEADER_SAFE.fullmatch(given):
             raise ConfigurationError(
                 "BearerToken: the token is empty or holds a space, a line end or another character"
                 " that cannot stand in a header; pass the bare token"
             )
+        self._set(token=token)
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must never be shown."""
@@ -196,7 +273,6 @@ class BearerToken(RequestCredentials):
         return bearer(self.token)
 
 
-@dataclass(frozen=True, slots=True)
 class ApiKey(RequestCredentials):
     """An OAuth 1.0 API key; needs the extra ``oauth1``.
 
@@ -207,16 +283,27 @@ class ApiKey(RequestCredentials):
         access_token_secret: Its secret.
 
     Raises:
-        ConfigurationError: One of them is empty, or the extra is not installed.
+        ConfigurationError: One of them is empty, begins or ends with white space, or holds a line
+            end; or the extra is not installed.
     """
 
+    __slots__ = ("access_token", "access_token_secret", "app_key", "app_secret")
+    __match_args__ = ("app_key", "app_secret", "access_token", "access_token_secret")
+    _shown = ("app_key",)
     app_key: str
-    app_secret: str = field(repr=False)
-    access_token: str = field(repr=False)
-    access_token_secret: str = field(repr=False)
+    app_secret: str
+    access_token: str
+    access_token_secret: str
 
-    def __post_init__(self) -> None:
-        _not_empty(self, "app_key", "app_secret", "access_token", "access_token_secret")
+    def __init__(
+        self, app_key: str, app_secret: str, access_token: str, access_token_secret: str
+    ) -> None:
+        self._set(
+            app_key=app_key,
+            app_secret=app_secret,
+            access_token=access_token,
+            access_token_secret=access_token_secret,
+        )
         try:
             import oauthlib.oauth1  # noqa: F401, PLC0415 - an extra, asked for before it is used
         except ImportError:
@@ -255,7 +342,11 @@ class ApiKey(RequestCredentials):
 
 
 Credentials = RequestCredentials | LoginCredentials
-"""How an account is let in: one of the four classes above. Hashable, and quiet about secrets."""
+"""How an account is let in: one of the four classes above.
+
+Hashable, quiet about secrets, and refused by whatever writes JSON, MessagePack or YAML. They
+pickle, for process pools: a pickle of an account holds its secrets.
+"""
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -293,10 +384,9 @@ def _safe_bearer(token: str, account_id: str) -> str:
     return token
 
 
-def _not_empty(credentials: Credentials, *names: str) -> None:
-    for name in names:
-        value = getattr(credentials, name)
-        if not isinstance(value, str) or not value or _SURROGATE.search(value):
-            raise ConfigurationError(
-                f"{type(credentials).__name__}: {name} is empty, or not a string of characters"
-            )
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != "" and not _SURROGATE.search(value)
+
+
+def _is_trimmed(value: Any) -> bool:
+    return value == value.strip() and len(value.splitlines()) == 1

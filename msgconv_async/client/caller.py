@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgconv_async.client.account import Account
 from msgconv_async.client.domains import REPORTING, Domains
@@ -85,7 +85,7 @@ class Caller:
                     request,
                     auth if request.body is None else {**auth, **JSON},
                     account.id,
-                    secrets=lambda: _secrets(account, auth),  # noqa: B023 - called within
+                    secrets=account.credentials.secrets,
                 )
             except (ApiError, ConnectionFailed) as error:
                 if signer is None:  # a login has retries of its own: these are not for it
@@ -134,7 +134,3 @@ def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: b
 
 def _is_stale(error: ApiError | ConnectionFailed) -> bool:
     return isinstance(error, Unauthorized) and error.status == _UNAUTHORIZED
-
-
-def _secrets(account: Account, auth: Mapping[str, str]) -> tuple[str, ...]:
-    return *account.credentials.secrets(), auth["Authorization"].rpartition(" ")[2]

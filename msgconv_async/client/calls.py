@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
+import traceback
 from types import TracebackType
 from typing import Self
 
@@ -93,6 +95,7 @@ class Call:
         "_calls",
         "_cancelling",
         "_failure",
+        "_handled",
         "_task",
         "at",
         "timeout",
@@ -111,6 +114,7 @@ class Call:
         task = asyncio.current_task(calls.loop)
         assert task is not None  # noqa: S101 - whoever awaits is in a task
         self._task = task
+        self._handled = sys.exception()
         self._cancelling = task.cancelling()
         calls.open.add(self)
         if self.at < calls.wakes_at:
@@ -127,6 +131,11 @@ class Call:
         calls.open.remove(self)
         if calls.closed:
             calls.ended()
+        if error is not None:
+            _forget_locals(error, self._handled)
+        if self._failure is not None:
+            # Not emptied, as what tried may be trying still: it may be shared.
+            self._failure.__traceback__ = None
         # As asyncio.timeout does it: whoever else cancelled the task is not to be kept from it.
         if (
             self._broken_off
@@ -153,3 +162,23 @@ class Call:
         if not self._broken_off:
             self._broken_off = True
             self._task.cancel()
+
+
+def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
+    """Empty the frames that an error came through, so that what reports it cannot show them.
+
+    Error reporters walk the frames of a traceback, and those within a call, aiohttp's included,
+    hold the headers that let an account in. File and line of each frame stay.
+
+    Args:
+        error: What leaves the call.
+        handled: What was being handled when the call began, which is not the call's.
+    """
+    seen = {id(handled)}
+    waiting = [error]
+    while waiting:
+        found = waiting.pop()
+        seen.add(id(found))
+        traceback.clear_frames(found.__traceback__)
+        before = (found.__cause__, found.__context__)
+        waiting += [each for each in before if each is not None and id(each) not in seen]

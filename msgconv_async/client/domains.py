@@ -15,7 +15,7 @@ import msgspec
 
 from msgconv_async.client.flight import Flights
 from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, retrying
-from msgconv_async.client.transport import Transport
+from msgconv_async.client.transport import SMALL_BODY, Transport
 from msgconv_async.errors import ConfigurationError, UnexpectedResponse
 from msgconv_async.protocol.query import HttpRequest
 
@@ -91,7 +91,7 @@ class Domains:
     async def _ask(self, account_id: str, service: str, deadline: Deadline) -> str:
         url = f"{DOMAIN_API}/api/account/{account_id}/service/{service}/baseURI.json?version=1.0"
         answer = await retrying(
-            lambda: self._transport.send(HttpRequest("GET", url), {}, account_id),
+            lambda: self._transport.send(HttpRequest("GET", url), {}, account_id, limit=SMALL_BODY),
             Retries(self._policy, deadline, self._policy.throttle_wait),
         )
         return parse_base_uri(answer.body, account_id)

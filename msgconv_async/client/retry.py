@@ -132,7 +132,7 @@ class Retries:
         policy, throttled = self._policy, isinstance(error, RateLimited)
         asked = (error.retry_after or 0.0) if isinstance(error, ApiError) else 0.0
         least = self._throttle_wait if throttled else next(self._waits, None)
-        if least is None:
+        if least is None or (isinstance(error, ConnectionFailed) and not error.repeatable):
             raise error
         if asked > policy.retry_after_ceiling:
             raise _explained(
@@ -189,8 +189,8 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
             has one, so that a wrong clock on either side does not matter.
 
     Returns:
-        Seconds from now, 0 or more (a date gone by is 0); None where the header is absent or
-        makes no sense, which includes negative numbers.
+        Seconds from now, 0 or more (a date gone by is 0, a number beyond all floats is infinity);
+        None where the header is absent or makes no sense, which includes negative numbers.
     """
     text = (value or "").strip()
     if _SECONDS.fullmatch(text):
@@ -201,9 +201,13 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
 
 @functools.lru_cache(maxsize=16)  # a busy client reads the same second's date again and again
 def parse_http_date(value: str | None) -> datetime | None:
-    """Read an HTTP date (RFC 9110, section 5.6.7) as an aware datetime; None if it is not one."""
+    """Read an HTTP date (RFC 9110, section 5.6.7).
+
+    Returns:
+        The instant, in UTC; None if it is none, or lies outside the years 1 to 9999.
+    """
     try:
         date = parsedate_to_datetime(value or "")
-    except (ValueError, TypeError, IndexError, OverflowError):
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+    except Exception:  # noqa: BLE001 - what this parser raises is not told, and it is a stranger's
         return None
-    return date.replace(tzinfo=UTC) if date.tzinfo is None else date

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-import html
-import json
-import math
+import codecs
+import io
+import logging
 import re
-import socket
+import ssl
+import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote
 
 import aiohttp
 import msgspec
-from aiohttp.hdrs import DATE, RETRY_AFTER
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.hdrs import AUTHORIZATION, COOKIE, DATE, RETRY_AFTER
+from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from msgconv_async import errors
+from msgconv_async.client.connections import Attempts, BrokenConnectionError
+from msgconv_async.client.redaction import excerpt, visible
 from msgconv_async.client.retry import parse_http_date, parse_retry_after
 from msgconv_async.protocol.query import HttpRequest
 
 MAX_BODY = 256 * 1024 * 1024
-"""Bytes, decoded: the default for the largest answer that is read. A day of five-minute intervals
-of 10 skills and 20 agents is 40 MB."""
+"""Bytes, decoded: the default for the largest answer that is read.
+
+The longest question is a day in buckets of five minutes, so its answer has 289 of them and the
+whole. One agent under one skill takes up to 640 bytes there, and a bucket names the pairs of skill
+and agent that resolved something within it: the limit holds 1,440 pairs in every bucket of the day.
+How long a question may be bounds nothing, since ``all`` is short."""
+
+SMALL_BODY = 64 * 1024
+"""Bytes, decoded: the largest answer of a login or of the Domain API, which take a few thousand."""
 
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
-KEPT = 1.0
-"""Seconds: while no connection was made for so long, a request goes out on one kept from before,
-and no server that keeps connections at all gives them up sooner."""
-
 _OK = 200
-_EXCERPT = 200
-_SHORT = 4
 _HALF_A_SECOND = timedelta(seconds=0.5)
+_YEARS = range(1970, 9999)
+"""What a ``Date`` is believed in. At the ends of the calendar there is no room for arithmetic."""
 _ERROR_BODY = 64 * 1024
+_READ_SIZE = 256 * 1024
+"""Bytes that are inflated and held at once, before they are taken."""
+_LOG = logging.getLogger("msgconv_async")
 _STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
     400: (errors.BadRequest, "the service refused the question"),
     401: (errors.Unauthorized, "the account is unknown or the credentials are not accepted"),
@@ -53,25 +65,41 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A successful answer, read to its end; a login's cookies as the service spelled them."""
+    """A successful answer, read to its end; a login's cookies as the service spelled them.
+
+    Attributes:
+        body: Decoded, and JSON without a byte order mark, which a reader may ignore (RFC 8259,
+            section 8.1).
+        at: The instant of asking: by the service's ``Date``, or by our clock if it sent none that
+            can be believed.
+        cookies: By name.
+        dated: Whether the service sent such a ``Date``.
+    """
 
     body: bytes
     at: datetime
     cookies: Mapping[str, str]
+    dated: bool = True
+
+    def __repr__(self) -> str:
+        return f"<Answer of {len(self.body)} bytes at {self.at}>"  # it may hold a token
 
 
 class Transport:
     """Sends requests through an aiohttp session.
 
     Args:
-        http: The session. Its cookie jar and its redirects play no part; what it repeats by itself
-            is the business of who makes it (`Repeats`).
+        http: The session. Its cookie jar, its redirects, its ``raise_for_status``, its own repeats
+            and how it decodes and buffers play no part.
         max_body: The most bytes of an answer, decoded, that are read.
     """
 
     def __init__(self, http: aiohttp.ClientSession, max_body: int) -> None:
         self._http = http
         self._max_body = max_body
+        # Those of one request take the place of the session's, so they are handed on.
+        self._middlewares = tuple(http._middlewares)  # noqa: SLF001
+        self._used = weakref.WeakKeyDictionary[ResponseHandler, float]()
 
     async def send(
         self,
@@ -81,6 +109,7 @@ class Transport:
         *,
         secrets: Callable[[], Iterable[str]] = tuple,
         login: bool = False,
+        limit: int | None = None,
     ) -> Answer:
         """Make one exchange.
 
@@ -88,15 +117,22 @@ class Transport:
             request: Method, URL and body.
             headers: Further headers.
             account_id: Whom an error names.
-            secrets: Tells what is blanked out of an error's excerpt.
+            secrets: Tells what is blanked out of an error's excerpt, besides what `headers` hold.
             login: Whether this asks for a token or a session, where a refusal means credentials.
+            limit: The most bytes that the answer may have, if that is less than ``max_body``;
+                None takes `SMALL_BODY` for a login.
 
         Raises:
             ApiError: The status was not 200.
-            UnexpectedResponse: The body was over the limit.
+            UnexpectedResponse: The body was over the limit, or not encoded as it claims.
             ConnectionFailed: Anything else that went wrong on the way.
+            ConfigurationError: The aiohttp session brings credentials of its own.
             SessionUnusable: The aiohttp session was closed.
         """
+        if limit is None:
+            limit = SMALL_BODY if login else self._max_body
+        limit = min(limit, self._max_body)
+        attempts = Attempts(self._used, headers.get(COOKIE))
         # Raised outside the handler: aiohttp's exceptions carry the request's headers, and as
         # __context__ they would hand the Authorization header to whoever prints the chain.
         failure: errors.MsgConvError
@@ -108,88 +144,131 @@ class Transport:
                 headers=headers,
                 allow_redirects=False,
                 raise_for_status=False,
+                auto_decompress=True,
+                read_bufsize=_READ_SIZE,
+                middlewares=(*self._middlewares, attempts),
             )
             if response.status == _OK and response.content.is_eof():
                 # All of it came with its head, as a short one does, and left the connection to
                 # others: there is nothing to wait for, and nothing to close.
                 body = response.content.read_nowait()
-                return self._answer(response, body, account_id, login=login)
+                return _answer(response, _without_mark(body), limit, attempts.cookies, account_id)
             async with response:
                 if response.status == _OK:
-                    body = await _read(response, self._max_body)
-                    return self._answer(response, body, account_id, login=login)
-                failure = await _refusal(response, account_id, secrets(), login=login)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            failure = errors.ConnectionFailed(_describe(error), account_id=account_id)
-        except RuntimeError:
-            if not self._http.closed:
-                raise
-            failure = errors.SessionUnusable("the aiohttp session is closed")
+                    body = await _read(response, limit)
+                    return _answer(response, body, limit, attempts.cookies, account_id)
+                hidden = (*secrets(), *_secrets(headers))
+                failure = await _refusal(response, account_id, hidden, login=login)
+        except errors.MsgConvError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes may bring out any of them
+            failure = self._failure(error, account_id)
         raise failure
 
-    def _answer(
-        self, response: aiohttp.ClientResponse, body: bytes, account_id: str, *, login: bool
-    ) -> Answer:
-        if len(body) > self._max_body:
-            raise errors.UnexpectedResponse(
-                f"the answer is larger than the limit of {self._max_body} bytes",
-                account_id=account_id,
+    def _failure(self, error: Exception, account_id: str) -> errors.MsgConvError:
+        """Say what went wrong in an exchange."""
+        if isinstance(error, BrokenConnectionError):
+            error = error.error
+        if isinstance(error, RuntimeError) and self._http.closed:
+            return errors.SessionUnusable("the aiohttp session is closed")
+        if any(isinstance(cause, ContentEncodingError) for cause in _causes(error)):
+            return errors.UnexpectedResponse(
+                "the answer is not encoded as its Content-Encoding says", account_id=account_id
             )
-        cookies: dict[str, str] = {}
-        if login:
-            cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
-        return Answer(body, _asked_at(response), cookies)
+        if isinstance(error, ValueError) and "Cannot combine AUTHORIZATION" in str(error):
+            return errors.ConfigurationError(
+                f"account {account_id}: the aiohttp session has credentials of its own for this"
+                " host, from auth= or, with trust_env=True, from a .netrc file; a request can"
+                " carry only the account's"
+            )
+        if isinstance(error, _CERTIFICATE):
+            return errors.ConnectionFailed(
+                _describe(error), account_id=account_id, repeatable=False
+            )
+        if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError)):
+            # Of its text and its frames' locals nothing is known: they may hold the headers.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            kind = type(error).__name__
+            _LOG.error("account %s: aiohttp raised %s\n%s", account_id, kind, where)
+            return errors.ConnectionFailed(
+                f"aiohttp raised {kind} in the middle of the exchange", account_id=account_id
+            )
+        return errors.ConnectionFailed(_describe(error), account_id=account_id)
 
 
-class Repeats:
-    """Decides which GETs aiohttp repeats by itself: at once, and past any pacing.
-
-    It repeats one whose connection broke before the answer's head had come, once, and has no
-    setting for it (aio-libs/aiohttp#10790). That is right where the request went out on a
-    connection kept from before, which the server may have been closing already (RFC 9112, section
-    9.3.1). A connection made for the request is another matter: there the service has failed.
-    """
-
-    def __init__(self) -> None:
-        self._connected_at = -math.inf
-
-    def socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        """Make a socket: the connector's ``socket_factory``."""
-        self._connected_at = asyncio.get_running_loop().time()
-        family, kind, protocol, *_ = address
-        return socket.socket(family, kind, protocol)
-
-    async def middleware(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        """Let aiohttp see what broke if it is to repeat it: a middleware for the session."""
-        began = asyncio.get_running_loop().time()
-        try:
-            return await handler(request)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            if self._connected_at < began - KEPT:
-                raise
-            raise aiohttp.ClientConnectionError(_describe(error)) from None
+def _answer(
+    response: aiohttp.ClientResponse,
+    body: bytes,
+    limit: int,
+    cookies: Mapping[str, str],
+    account_id: str,
+) -> Answer:
+    if len(body) > limit:
+        raise errors.UnexpectedResponse(
+            f"the answer is larger than the limit of {limit} bytes", account_id=account_id
+        )
+    at = _asked_at(response)
+    return Answer(body, at or datetime.now(UTC), cookies, dated=at is not None)
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a decoded body; of one over the limit, enough to tell."""
-    chunks: list[bytes] = []
-    size = 0
+    """Read a decoded body; of one over the limit, enough to tell.
+
+    It is never held twice: `io.BytesIO` hands out the very object that it wrote into.
+    """
+    _end_with_connection(response)
+    buffer = io.BytesIO()
+    head = b""
     async for chunk in response.content.iter_any():
-        size += len(chunk)
-        chunks.append(chunk)
-        if size > limit:
+        if buffer.tell() == 0:
+            head += chunk
+            if len(head) >= len(codecs.BOM_UTF8):
+                buffer.write(_without_mark(head))
+        else:
+            buffer.write(chunk)
+        if buffer.tell() > limit:
             response.close()
             break
-    return b"".join(chunks)
+    return buffer.getvalue() or _without_mark(head)
+
+
+def _end_with_connection(response: aiohttp.ClientResponse) -> None:
+    """Let a body end that aiohttp would leave open for ever.
+
+    When what follows in a body is malformed, aiohttp closes the connection, and tells only who
+    waits for the next head: whoever reads the body goes on waiting.
+    """
+    content = response.content
+    protocol = None if response.connection is None else response.connection.protocol
+
+    def end(closed: asyncio.Future[None] | None = None) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # asyncio complains of one that nobody looked at
+        if protocol is not None and not content.is_eof() and content.exception() is None:
+            cause = protocol.exception()
+            error = aiohttp.ClientPayloadError()
+            error.__cause__ = cause
+            content.set_exception(error)
+
+    if protocol is not None:
+        if (closed := protocol.closed) is None:
+            end()
+        else:
+            closed.add_done_callback(end)
+
+
+def _without_mark(body: bytes) -> bytes:
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 async def _refusal(
     response: aiohttp.ClientResponse, account_id: str, secrets: Iterable[str], *, login: bool
 ) -> errors.ApiError:
     status = response.status
-    body = await _read(response, _ERROR_BODY)
+    try:
+        body = await _read(response, _ERROR_BODY)
+    except (aiohttp.ClientError, OSError):
+        body = b""  # the status is known, and says more than a body that did not come
     kinds = _LOGIN_STATUS if login else _STATUS
     other = (
         (errors.ServerError, "the service failed")
@@ -201,7 +280,7 @@ async def _refusal(
         message,
         status=status,
         account_id=account_id,
-        excerpt=_excerpt(body, secrets),
+        excerpt=excerpt(body, secrets),
         retry_after=parse_retry_after(
             response.headers.get(RETRY_AFTER),
             parse_http_date(response.headers.get(DATE)) or datetime.now(UTC),
@@ -209,43 +288,37 @@ async def _refusal(
     )
 
 
-def _excerpt(body: bytes, secrets: Iterable[str]) -> str:
-    text = body.decode(errors="replace")
-    spellings = {each for secret in secrets for each in _spellings(secret)}
-    if any(len(each) < _SHORT and each in text for each in spellings):
-        return ""  # to blank out a letter here and there would show it, and spoil the rest
-    for spelling in sorted(spellings, key=len, reverse=True):
-        text = text.replace(spelling, "***")
-    text = re.sub(r"[\s\x00-\x1f\x7f-\x9f]+", " ", text).strip()
-    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
+def _secrets(headers: Mapping[str, str]) -> Iterator[str]:
+    """Yield what headers hold that must not be shown."""
+    scheme, _, value = headers.get(AUTHORIZATION, "").partition(" ")
+    if scheme == "OAuth":  # RFC 5849, section 3.5.1; of its parameters only this one is a secret
+        yield from map(unquote, re.findall('oauth_signature="([^"]*)"', value))
+    else:
+        yield value
+    for pair in headers.get(COOKIE, "").split("; "):
+        yield pair.partition("=")[2]
 
 
-def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it stands, and as a service may echo it: from a form, from JSON, in HTML."""
-    if secret:
-        yield secret
-        yield quote(secret, safe="")
-        yield quote_plus(secret)
-        yield msgspec.json.encode(secret).decode()[1:-1]
-        yield json.dumps(secret)[1:-1]
-        yield json.dumps(secret)[1:-1].replace("/", "\\/")
-        yield html.escape(secret)
-        yield re.sub("%..", lambda match: match[0].lower(), quote(secret, safe=""))
-
-
-def _asked_at(response: aiohttp.ClientResponse) -> datetime:
+def _asked_at(response: aiohttp.ClientResponse) -> datetime | None:
     # A Date is cut to whole seconds. On a bucket's edge that would place an instant of the new
     # bucket's first second in the old one.
     date = parse_http_date(response.headers.get(DATE))
-    return datetime.now(UTC) if date is None else date + _HALF_A_SECOND
+    return None if date is None or date.year not in _YEARS else date + _HALF_A_SECOND
 
 
+_CERTIFICATE = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+    ssl.SSLCertVerificationError,
+)
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ServerDisconnectedError, "the server disconnected"),
     (aiohttp.SocketTimeoutError, "no answer in time"),
     (aiohttp.ConnectionTimeoutError, "no connection in time"),
     (TimeoutError, "no answer in time"),
     (aiohttp.ClientPayloadError, "the connection broke before the answer was whole"),
+    (aiohttp.ServerFingerprintMismatch, "the certificate is not the one that was expected"),
+    (aiohttp.ClientHttpProxyError, "the proxy refused the connection"),
     (aiohttp.ClientResponseError, "the answer was not HTTP"),
 )
 """Not all of aiohttp's texts are fit to be shown: a server that hangs up in the middle of its
@@ -256,6 +329,15 @@ def _describe(error: BaseException) -> str:
     for kind, text in _FAULTS:
         if isinstance(error, kind):
             return text
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return visible(f"the certificate is not accepted: {error.certificate_error}")
     if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return f"cannot connect to {error.host}:{error.port}: {error.os_error.strerror}"
-    return str(error) or type(error).__name__
+        reason = f"{error.host}:{error.port}: {error.os_error.strerror}"
+        return visible(f"cannot connect to {reason}")
+    return visible(str(error)) or type(error).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__

@@ -3,15 +3,17 @@
 A file is there whole or not at all: what is written goes to another one beside its place, and takes
 that place when it is complete and stored. Rows are written as reports come, so that memory does not
 grow with them.
+
+The columns are a table's own and, as the last, ``complete``: False in a row whose interval was
+still open when it was asked for.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from functools import cache
@@ -22,10 +24,14 @@ from typing import BinaryIO, Literal, Self, TypeAlias
 import msgspec
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.rows import TABLES, Row, Table, Value
+from msgconv_async.export.beside import CAN_REPLACE_OPEN, create_beside
+from msgconv_async.export.rows import TABLES, Row, Table, Value, intervals
 from msgconv_async.protocol.report import ConversationReport
 
 FileFormat: TypeAlias = Literal["parquet", "csv", "ndjson"]
+
+COMPLETE = "complete"
+"""The last column of files: whether the row's interval was complete when it was asked for."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -35,7 +41,10 @@ class WholeFile:
 
     It is written beside its place under another name, and put there by `commit`; without a
     `commit`, whatever stood there before stands there still. A process that is killed may leave
-    the other one behind: its name begins with a dot and ends in ``.msgconv``.
+    the other one behind: its name begins with a dot and ends in ``.msgconv``. The next that writes
+    a file in the same folder removes it.
+
+    A new file can be read and written by its owner alone; one that is replaced keeps its mode.
 
     Args:
         path: The file. Behind a symbolic link, it is the file that is replaced.
@@ -51,13 +60,13 @@ class WholeFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(os.path.realpath(path))
-        self._beside = self._path.with_name(f".{secrets.token_hex(8)}.msgconv")
+        self._beside = self._path
 
     def __enter__(self) -> Self:
         if self._path.exists() and not self._path.is_file():
             raise ConfigurationError(f"{self._path}: not a file that can be replaced")
         try:
-            self.stream = self._beside.open("xb")
+            self._beside, self.stream = create_beside(self._path)
         except OSError as error:
             raise ConfigurationError(
                 f"{self._path}: cannot write there: {error.strerror}"
@@ -67,7 +76,8 @@ class WholeFile:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self.stream.close()
-        self._beside.unlink(missing_ok=True)
+        if self._beside != self._path:
+            self._beside.unlink(missing_ok=True)
 
     def store(self) -> None:
         """See to it that what was written so far would outlast a power cut."""
@@ -77,8 +87,13 @@ class WholeFile:
     def commit(self) -> None:
         """Say that this was all, and put it in its place."""
         self.store()
-        self.stream.close()
-        self._beside.replace(self._path)
+        if CAN_REPLACE_OPEN:  # closing it gives up what keeps others from removing it
+            self._beside.replace(self._path)
+            self.stream.close()
+        else:
+            self.stream.close()
+            self._beside.replace(self._path)
+        self._beside = self._path
 
 
 class TableFiles(ABC):
@@ -174,12 +189,12 @@ class _Lines(TableFiles):
         self._streams = streams
         if self._header:
             for table, stream in streams.items():
-                stream.write(f"{','.join(table.columns)}\n".encode())
+                stream.write(f"{','.join((*table.columns, COMPLETE))}\n".encode())
 
     def add(self, account_id: str, report: ConversationReport) -> int:
         count = 0
         for table, stream in self._streams.items():
-            rows = list(table.rows(account_id, report))
+            rows = list(file_rows(table, account_id, report))
             stream.write(self._lines(table, rows))
             count += len(rows)
         return count
@@ -207,22 +222,32 @@ def table_files(
     return ParquetFiles(folder, format, tables)
 
 
+def file_rows(table: Table, account_id: str, report: ConversationReport) -> Iterator[Row]:
+    """Yield a report's rows as `Table.rows` does, each with `COMPLETE` as its last value."""
+    for interval in intervals(report):
+        for row in table.flatten(account_id, interval):
+            yield (*row, interval.complete)
+
+
 def csv_lines(table: Table, rows: Iterable[Row]) -> bytes:
     """Return rows as lines of CSV, without a header; None is an empty cell."""
     text = StringIO()
     start = len(table.key) + 1
     cell = cache(csv_cell)  # the same few edges of intervals stand in all the rows
     csv.writer(text, lineterminator="\n").writerows(
-        (*map(cell, row[:start]), *row[start:]) for row in rows
+        (*map(cell, row[:start]), *row[start:-1], cell(row[-1])) for row in rows
     )
     return text.getvalue().encode()
 
 
 def csv_cell(value: Value) -> Value:
-    """Write a datetime as the JSON formats do."""
+    """Write a datetime and a truth value as the JSON formats do."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f"{value.replace(tzinfo=None).isoformat()}Z" if isinstance(value, datetime) else value
 
 
 def ndjson_lines(table: Table, rows: Iterable[Row]) -> bytes:
-    """Return rows as JSON objects, one a line, of the table's columns."""
-    return _ENCODER.encode_lines(dict(zip(table.columns, row, strict=True)) for row in rows)
+    """Return rows as JSON objects, one a line, of the file's columns."""
+    columns = (*table.columns, COMPLETE)
+    return _ENCODER.encode_lines(dict(zip(columns, row, strict=True)) for row in rows)

@@ -32,6 +32,8 @@ from msgconv_async.protocol.buckets import BUCKET
 _DAY = timedelta(days=1)
 _BUCKETS = _DAY // BUCKET
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime(9999, 12, 30, tzinfo=UTC)
+"""A day before the last one that a calendar here can hold, whose end it cannot."""
 _Span: TypeAlias = tuple[datetime, datetime]
 
 # PostgreSQL's dialect; others are translated from it. Nothing is put in that comes from outside.
@@ -45,17 +47,21 @@ _SUMS = f"""
         SUM(resolved_conversations_by_system) AS by_system,
         SUM(total_resolved_conversations) AS total,
         SUM(total_handling_time_resolved_conversations) AS handling
-    FROM {{table}} WHERE interval_start >= '{{since}}' GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
+    FROM {{table}}
+    WHERE interval_start >= '{{since}}' AND interval_end <= '{{until}}'
+    GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
 _FOUND = f"""
     SELECT account_id, {_DAY_OF} AS day, COUNT(DISTINCT interval_end) AS found
-    FROM {{table}} WHERE interval_start >= '{{since}}' GROUP BY 1, 2"""  # noqa: S608
+    FROM {{table}}
+    WHERE interval_start >= '{{since}}' AND interval_end <= '{{until}}' GROUP BY 1, 2"""  # noqa: S608
 _SPANS = """
     SELECT account_id, MIN(DATE_PART('epoch', interval_start)) AS first,
         MAX(DATE_PART('epoch', interval_end)) AS last
-    FROM {table} GROUP BY 1"""
+    FROM {table} WHERE interval_end <= '{until}' GROUP BY 1"""
+_AHEAD = "SELECT COUNT(*) AS ahead FROM {table} WHERE interval_end > '{until}'"
 _GAPS = """
     SELECT account_id, DATE_PART('epoch', gap_start) AS first, DATE_PART('epoch', gap_end) AS last
-    FROM {table} WHERE gap_end > '{since}'"""
+    FROM {table} WHERE gap_end > '{since}' AND gap_start < '{until}'"""
 
 
 class Day(msgspec.Struct, frozen=True):
@@ -97,6 +103,8 @@ class History(msgspec.Struct, frozen=True, dict=True):
         days: By day, and in each by skill, last the account's totals; whichever of these were
             collected.
         partial: Of each day that was not collected whole, for how many accounts that is so.
+        ahead: How many rows lie more than a day ahead of this machine's clock. A service whose
+            clock was wrong for a while leaves such rows; they are in none of the days.
     """
 
     accounts: tuple[str, ...]
@@ -104,6 +112,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
     last: date
     days: tuple[Day, ...]
     partial: dict[date, int]
+    ahead: int = 0
 
     @property
     def calendar(self) -> list[date]:
@@ -152,9 +161,15 @@ def read(store: Store, days: int | None = None) -> History:
 
 
 def _read(dataset: dlt.Dataset, days: int | None) -> History:
-    by_skill, by_account = (_spans(dataset, table) for table in (SKILL_METRICS, ACCOUNT_METRICS))
-    spans = [*by_skill.items(), *by_account.items()]
-    if not spans:
+    # Where all lies ahead of the clock, it is the clock that is wrong.
+    for until in (datetime.now(UTC) + _DAY, _LATEST):
+        by_skill, by_account = (
+            _spans(dataset, table, until) for table in (SKILL_METRICS, ACCOUNT_METRICS)
+        )
+        spans = [*by_skill.items(), *by_account.items()]
+        if spans:
+            break
+    else:
         raise ConfigurationError(
             f"dataset {dataset.dataset_name!r} holds neither skills nor account totals yet"
         )
@@ -169,11 +184,15 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
         by_account,
         {
             (account, _date(day)): buckets
-            for account, day, buckets in _select(dataset, _FOUND, ACCOUNT_METRICS.name, since)
+            for account, day, buckets in _select(
+                dataset, _FOUND, ACCOUNT_METRICS.name, until, since=since
+            )
         },
         [
-            (account, _instant(start), _instant(end))
-            for account, start, end in _select(dataset, _GAPS, "collection_gaps", since)
+            (account, _instant(start), _instant(min(end, until.timestamp())))
+            for account, start, end in _select(
+                dataset, _GAPS, "collection_gaps", until, since=since
+            )
         ],
     )
     partial = {
@@ -190,12 +209,19 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
                 (
                     Day(_date(day), *(None if each is None else int(each) for each in figures))
                     for table, skill in ((SKILL_METRICS, "skill_id"), (ACCOUNT_METRICS, "NULL"))
-                    for day, *figures in _select(dataset, _SUMS, table.name, since, skill)
+                    for day, *figures in _select(
+                        dataset, _SUMS, table.name, until, since=since, skill=skill
+                    )
                 ),
                 key=lambda each: each.day,
             )
         ),
         partial,
+        sum(
+            int(count)
+            for table in (SKILL_METRICS, ACCOUNT_METRICS)
+            for (count,) in _select(dataset, _AHEAD, table.name, until)
+        ),
     )
 
 
@@ -223,23 +249,31 @@ class _Coverage(msgspec.Struct, frozen=True):
         return False
 
 
-def _spans(dataset: dlt.Dataset, table: Table) -> dict[str, _Span]:
+def _spans(dataset: dlt.Dataset, table: Table, until: datetime) -> dict[str, _Span]:
     """Return from when to when each account is in a table."""
     return {
         account: (_instant(start), _instant(end))
-        for account, start, end in _select(dataset, _SPANS, table.name)
+        for account, start, end in _select(dataset, _SPANS, table.name, until)
     }
 
 
 def _select(
-    dataset: dlt.Dataset, sql: str, table: str, since: datetime = _EPOCH, skill: str = ""
+    dataset: dlt.Dataset,
+    sql: str,
+    table: str,
+    until: datetime,
+    *,
+    since: datetime = _EPOCH,
+    skill: str = "",
 ) -> list[tuple[Any, ...]]:
     """Return what a query of a table finds: nothing, where nothing was ever stored in it."""
     if table not in dataset.schema.data_table_names(seen_data_only=True):
         return []
     dialect, client = dataset.destination_dialect, dataset.sql_client
     # By itself, and not by dataset.query(): that finds no columns with sqlglot 30.
-    query = sqlglot.parse_one(sql.format(table=table, since=since, skill=skill), read="postgres")
+    query = sqlglot.parse_one(
+        sql.format(table=table, since=since, until=until, skill=skill), read="postgres"
+    )
     for named in query.find_all(exp.Table):
         named.replace(exp.to_table(client.make_qualified_table_name(table), dialect=dialect))
     with client.execute_query(query.sql(dialect=dialect)) as cursor:

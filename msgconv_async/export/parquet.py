@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import BinaryIO
 
 import pyarrow as pa  # type: ignore[import-untyped]
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from msgconv_async.export.arrow import SCHEMAS, report_tables
-from msgconv_async.export.files import TableFiles
-from msgconv_async.export.rows import Table
+from msgconv_async.export.files import COMPLETE, TableFiles
+from msgconv_async.export.rows import Table, intervals
 from msgconv_async.protocol.report import ConversationReport
 
 _GROUP = 65_536
 """Rows that are kept until they are written together: many small groups would read slowly."""
+
+
+_COMPLETE = pa.field(COMPLETE, pa.bool_(), nullable=False)
 
 
 class ParquetFiles(TableFiles):
@@ -32,7 +36,11 @@ class ParquetFiles(TableFiles):
     def add(self, account_id: str, report: ConversationReport) -> int:
         """Write a report's rows, and return how many there were."""
         tables = report_tables(account_id, report)
-        return sum(each.add(tables[name]) for name, each in self._groups.items())
+        still_open = [each.end for each in intervals(report) if not each.complete]
+        return sum(
+            each.add(_with_complete(tables[name], still_open))
+            for name, each in self._groups.items()
+        )
 
     def commit(self) -> None:
         """Say that these were all, and put the files in their places."""
@@ -41,11 +49,18 @@ class ParquetFiles(TableFiles):
         super().commit()
 
 
+def _with_complete(rows: pa.Table, still_open: Sequence[datetime]) -> pa.Table:
+    """Add to rows whether the interval of each was complete: one end, one interval."""
+    ends = rows["interval_end"]
+    found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
+    return rows.append_column(_COMPLETE, compute.invert(found))
+
+
 class _Groups:
     """One file's row groups; rows wait until there are enough for one."""
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
-        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name])
+        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name].append(_COMPLETE))
         self._waiting: list[pa.Table] = []
         self._count = 0
 

@@ -108,6 +108,16 @@ def intervals(report: ConversationReport) -> Iterable[Interval]:
     )
 
 
+def complete_part(report: ConversationReport) -> ConversationReport:
+    """Return what of a report was complete when it was asked for: rows of other intervals go.
+
+    Raises:
+        ValueError: The report has no intervals and does not know its window.
+    """
+    whole = tuple(each for each in intervals(report) if each.complete)
+    return ConversationReport(intervals=whole, query=report.query, at=report.at)
+
+
 def _account(account_id: str, interval: Interval) -> Iterator[Row]:
     if interval.totals is not None:
         yield (account_id, interval.end, interval.start, *astuple(interval.totals))

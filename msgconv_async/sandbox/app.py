@@ -13,10 +13,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import PayloadEncodingError
 
 from msgconv_async.sandbox.aggregate import Aggregates
 from msgconv_async.sandbox.credentials import SESSION_LIFETIME, Credentials, Session, Unauthorized
-from msgconv_async.sandbox.question import BadRequest, Question
+from msgconv_async.sandbox.question import BadRequest, Question, parameters
 from msgconv_async.sandbox.throttle import Throttle, Throttled
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -32,7 +33,10 @@ _ACCOUNT = "/api/account/{account}"
 _SESSION_COOKIE = "Session_id"
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _TOO_MANY = 429
-_LARGEST_BODY = 16 * 1024 * 1024
+_LARGEST_FORM = 64 * 1024
+"""Bytes of a login and its like, which are some hundred."""
+_LARGEST_QUESTION = 1024 * 1024
+"""Bytes of a question: some fifty thousand ids."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -91,9 +95,7 @@ class Service:
 
     def application(self) -> web.Application:
         """Return the routes as an aiohttp application."""
-        app = web.Application(
-            middlewares=[self._inject, self._explain], client_max_size=_LARGEST_BODY
-        )
+        app = web.Application(middlewares=[self._inject, self._explain])
         app.add_routes(
             [
                 web.get(_METRICS, self._metrics, allow_head=False),
@@ -167,8 +169,11 @@ class Service:
                     f"http://{request.host}{request.raw_path}",
                     request.headers.get("Authorization", ""),
                 )
-                given = request.query if request.method == "GET" else await _json(request)
-                question = Question.parse(given)
+                question = Question.parse(
+                    request.query
+                    if request.method == "GET"
+                    else parameters(await _body(request, _LARGEST_QUESTION))
+                )
                 await asyncio.sleep(self._latency)
                 body = self._aggregates.answer(account_id, question, self._clock())
                 return web.Response(body=body, content_type="application/json")
@@ -189,7 +194,7 @@ class Service:
 
     async def _token(self, request: web.Request) -> web.Response:
         account_id = request.match_info["account"]
-        form = dict(parse_qsl((await request.read()).decode(errors="replace")))
+        form = dict(parse_qsl((await _body(request)).decode(errors="replace")))
         token = self._credentials.token(account_id, form)
         self.tokens[account_id] += 1
         lifetime = self._credentials.token_lifetime.total_seconds()
@@ -240,9 +245,22 @@ def _session_response(session: Session) -> web.Response:
     )
 
 
+async def _body(request: web.Request, most: int = _LARGEST_FORM) -> bytes:
+    """Read a body, and no more of it than there may be."""
+    body = bytearray()
+    try:
+        async for piece in request.content.iter_any():
+            body += piece
+            if len(body) > most:
+                raise web.HTTPRequestEntityTooLarge(most, len(body))
+    except (PayloadEncodingError, web.RequestPayloadError) as error:
+        raise BadRequest(f"the body cannot be read: {error}") from None
+    return bytes(body)
+
+
 async def _json(request: web.Request) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(await request.read(), type=dict[str, Any])
+        return msgspec.json.decode(await _body(request), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body must be a JSON object: {error}") from None
 

@@ -178,8 +178,13 @@ class Credentials:
                 headers={"Authorization": authorization},
                 exclude_oauth_signature=False,
             )
-        except ValueError as error:
-            raise Unauthorized(f"the OAuth 1.0 header cannot be read: {error}") from None
+            signed = [(name, value) for name, value in everything if name != "oauth_signature"]
+            base = rfc5849.signature_base_string(
+                method, rfc5849.base_string_uri(url), rfc5849.normalize_parameters(signed)
+            )
+            signature = rfc5849.sign_hmac_sha1_with_client(base, _SECRETS)
+        except ValueError as error:  # of the header, the Host or the query
+            raise Unauthorized(f"the OAuth 1.0 signature cannot be checked: {error}") from None
         sent = dict(everything)
         for name, value in _SIGNED_BY.items():
             if sent.get(name) != value:
@@ -188,11 +193,6 @@ class Credentials:
         once = (sent.get("oauth_timestamp", ""), sent.get("oauth_nonce", ""))
         if not (once[0].isdecimal() and once[1]):
             raise Unauthorized("oauth_timestamp and oauth_nonce are required")
-        signed = [(name, value) for name, value in everything if name != "oauth_signature"]
-        base = rfc5849.signature_base_string(
-            method, rfc5849.base_string_uri(url), rfc5849.normalize_parameters(signed)
-        )
-        signature = rfc5849.sign_hmac_sha1_with_client(base, _SECRETS)
         if sent.get("oauth_signature") != signature:
             raise Unauthorized("the OAuth 1.0 signature is wrong")
         if once in self._nonces:

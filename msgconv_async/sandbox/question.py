@@ -75,10 +75,45 @@ class Question(msgspec.Struct, frozen=True):
         return cls(timeframe, interval, skills, agents, ALL if groups is None else groups)
 
 
+class _Body(msgspec.Struct, frozen=True, rename="camel"):
+    """The parameters that there are; others are skipped, however many."""
+
+    v: msgspec.Raw = msgspec.Raw()
+    timeframe: msgspec.Raw = msgspec.Raw()
+    interval: msgspec.Raw = msgspec.Raw()
+    skill_ids: msgspec.Raw = msgspec.Raw()
+    agent_ids: msgspec.Raw = msgspec.Raw()
+    group_ids: msgspec.Raw = msgspec.Raw()
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_VALUE = msgspec.json.Decoder(str | int | None)
+
+
+def parameters(body: bytes) -> dict[str, str | int | None]:
+    """Read the parameters of a question that comes as a JSON object.
+
+    Raises:
+        BadRequest: It is none, or a value is neither a string nor a whole number.
+    """
+    try:
+        given = _BODY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"the body must be a JSON object: {error}") from None
+    found: dict[str, str | int | None] = {}
+    for field in msgspec.structs.fields(_Body):
+        if raw := bytes(getattr(given, field.name)):
+            try:
+                found[field.encode_name] = _VALUE.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise BadRequest(f"{field.encode_name} must be a string") from None
+    return found
+
+
 def _text(parameters: Mapping[str, Any], name: str) -> str | None:
     """Return a value as the string that the page sends; JSON numbers are tolerated."""
     value = parameters.get(name)
-    if type(value) is int:
+    if type(value) is int and abs(value) < 2**64:
         return str(value)
     if value is None or isinstance(value, str):
         return value

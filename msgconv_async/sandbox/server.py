@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import anyio
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.buckets import ceil
@@ -30,6 +32,16 @@ _BACKLOG = 1024
 
 # What is still in flight when the sandbox is left gets this long to end, then is cancelled.
 _GRACE = 0.1
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Tell an error of the sandbox from that of a client whose request could not be read."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_LOG = logging.getLogger("msgconv_async.sandbox")
+_LOG.addFilter(_is_ours)
 
 
 class Sandbox:
@@ -124,6 +136,7 @@ class Sandbox:
         runner = web.AppRunner(
             self._service.application(),
             access_log=None,
+            logger=_LOG,
             handler_cancellation=True,
             shutdown_timeout=_GRACE,
         )

@@ -52,7 +52,16 @@ Run = Callable[..., Done]
 
 def clean_environment(**more: str) -> dict[str, str]:
     """Return the environment without what changes what commands do or show."""
-    noise = {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE", "PYTHONIOENCODING"}
+    noise = {
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "LINES",
+        "PYTHONIOENCODING",
+        "PYTHONUNBUFFERED",
+        "TTY_COMPATIBLE",
+        "TTY_INTERACTIVE",
+    }
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -18,7 +18,15 @@ import pytest
 from pyarrow import parquet  # type: ignore[import-untyped]
 
 from msgconv_async.sandbox import CLIENT_SECRET
-from tests.cli.conftest import Run, clean_environment, in_terminal, run_without, serving, start
+from tests.cli.conftest import (
+    Run,
+    clean_environment,
+    in_terminal,
+    run_process,
+    run_without,
+    serving,
+    start,
+)
 from tests.cli.test_watch import accounts_file
 
 ASKED = ("--timeframe", 10, "--interval", 5)
@@ -106,6 +114,25 @@ def test_an_account_that_fails_is_said_and_the_others_are_exported(
     [line] = [line for line in done.err.splitlines() if "404" in line]
     assert line.startswith("msgconv: account 404: the login was refused (HTTP 401)")
     assert "2 of 3 accounts (1 failed), 6 rows" in done.err
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_only_what_was_complete_is_exported_if_that_is_asked_for(
+    run: Run, sandbox: str, tmp_path: Path, form: str
+) -> None:
+    """Else a column tells; what was left out is said."""
+    given = ("--base-url", sandbox, "--format", form, "-o", tmp_path)
+    done = run("export", 71, *ASKED, *given)
+    assert [True, True, False] == [
+        str(row["complete"]).lower() == "true" for row in rows(tmp_path, "account_metrics", form)
+    ]
+    assert "not whole yet: the interval Wed 08:10-08:15 UTC" in done.err
+
+    done = run("export", 71, *ASKED, *given, "--complete-only")
+    assert 2 == len(rows(tmp_path, "account_metrics", form))
+    assert "left out: the interval Wed 08:10-08:15 UTC" in done.err
+    assert 0 == run("export", 71, "--timeframe", 60, *given, "--complete-only").code
+    assert [] == rows(tmp_path, "account_metrics", form)
 
 
 def test_a_number_that_a_column_cannot_hold_is_a_failure_of_its_account(
@@ -240,7 +267,7 @@ def exporting(slow: str, folder: Path, form: str) -> Iterator[subprocess.Popen[b
 def test_a_process_that_is_killed_leaves_nothing_that_looks_like_a_file_of_rows(
     run: Run, sandbox: str, slow: str, tmp_path: Path, form: str
 ) -> None:
-    """The earlier file is there still, and the next export is none the worse for it."""
+    """The earlier file is there still, and the next export removes what was left."""
     path = tmp_path / f"account_metrics.{form}"
     path.write_text("before")
     with exporting(slow, tmp_path, form) as process:
@@ -253,7 +280,7 @@ def test_a_process_that_is_killed_leaves_nothing_that_looks_like_a_file_of_rows(
     given = ("--base-url", sandbox, "--format", form, "-o", tmp_path)
     assert 0 == run("export", 71, 72, *ASKED, *given).code
     assert {("71",), ("72",)} == keys(tmp_path, "account_metrics", form, "account_id")
-    assert {path.name, left} == names(tmp_path)
+    assert {path.name} == names(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +324,18 @@ def test_a_disk_that_is_full_is_one_line_and_changes_nothing(
     [_, line] = done.stderr.splitlines()
     assert "msgconv: cannot write: File too large" == line
     assert ("before", {path.name}) == (path.read_text(), names(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["fetch", "export"])
+def test_nothing_is_redrawn_where_there_is_no_terminal(
+    sandbox: str, tmp_path: Path, command: str
+) -> None:
+    """Even if colour is forced."""
+    asked = (command, 71, 72, "--timeframe", 10, "--base-url", sandbox, "--format", "csv")
+    for forced in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        done = run_process(*asked, "-o", tmp_path / forced, **{forced: "1"})
+        assert (0, False) == (done.code, "\x1b" in done.err)
+        assert all(line.startswith("msgconv: ") for line in done.err.splitlines())
 
 
 def test_in_a_terminal_a_bar_shows_how_far_it_is_and_goes_away(

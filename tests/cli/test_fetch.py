@@ -65,7 +65,7 @@ def test_csv_has_the_same_columns_whatever_is_asked(run: Run, sandbox: str) -> N
     """A key that a table lacks is an empty cell."""
     grouped = run("fetch", 71, *GROUPED, "--base-url", sandbox, "--format", "csv")
     plain = run("fetch", 71, *ASKED, "--base-url", sandbox, "--format", "csv")
-    header = ",".join(("table", *SKILL_AGENT_METRICS.columns))
+    header = ",".join(("table", *SKILL_AGENT_METRICS.columns, "complete"))
     assert [header, header] == [each.out.splitlines()[0] for each in (grouped, plain)]
     keys = ("table", "interval_end", "skill_id", "agent_id", "interval_start")
     assert {
@@ -79,6 +79,7 @@ def test_csv_has_the_same_columns_whatever_is_asked(run: Run, sandbox: str) -> N
         ("skill_agent_metrics", "2026-03-04T08:10:00Z", "3", "8", "2026-03-04T08:05:00Z"),
         ("skill_agent_metrics", "2026-03-04T08:10:00Z", "-1", "7", "2026-03-04T08:05:00Z"),
     } == {tuple(row[key] for key in keys) for row in parsed(grouped)}
+    assert ["true", "true", "false"] == [row["complete"] for row in parsed(plain)]
     assert ["1", "2", "0"] == [row["total_resolved_conversations"] for row in parsed(plain)]
     assert {("account_metrics", "", "")} == {
         (row["table"], row["skill_id"], row["agent_id"]) for row in parsed(plain)
@@ -91,7 +92,8 @@ def test_ndjson_is_one_object_a_row_with_its_tables_columns(run: Run, sandbox: s
     done = run("fetch", 71, *asked, "--base-url", sandbox, "--format", "ndjson")
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert ["skill_metrics", "skill_agent_metrics"] == [row["table"] for row in rows]
-    assert ["table", *SKILL_AGENT_METRICS.columns] == list(rows[1])
+    assert ["table", *SKILL_AGENT_METRICS.columns, "complete"] == list(rows[1])
+    assert [False, False] == [row["complete"] for row in rows]
     assert "agent_id" not in rows[0]
     assert ("71", -1, "2026-03-04T08:05:00Z", "2026-03-04T08:15:00Z", 1, 3_720_000.0) == (
         *(rows[0][name] for name in ("account_id", "skill_id", "interval_start", "interval_end")),
@@ -111,11 +113,77 @@ def test_a_table_shows_handling_times_for_readers_and_marks_what_is_still_open(
     assert 0 == done.code
     assert ["72", "Wed", "08:00-08:05", "1", "1", "0", "0", "1.0s"] in lines
     assert ["71", "Wed", "08:05-08:10", "2", "0", "1", "1", "31m", "15s"] in lines
-    assert ["71", "Wed", "08:10-08:15*", "0", "0", "0", "0", "0.0s"] in lines
+    assert ["71", "Wed", "08:10-08:15*", "0", "0", "0", "0", "-"] in lines
     assert [line[0] for line in lines if line[1:2] == ["Wed"]] == ["72"] * 3 + ["71"] * 3
     assert "* Still open when asked" in done.out
     assert "dashboard" in done.out
     assert "\x1b" not in done.out + done.err
+
+
+@pytest.mark.parametrize("form", ["csv", "ndjson", "table"])
+def test_only_what_was_complete_is_shown_if_that_is_asked_for(
+    run: Run, sandbox: str, form: str
+) -> None:
+    """What was left out is said, and nothing else is marked."""
+    asked = (*ASKED, "--complete-only", "--base-url", sandbox, "--format", form)
+    done = run("fetch", 71, *asked)
+    assert 0 == done.code
+    assert ("2026-03-04T08:10:00Z" if form != "table" else "08:05-08:10") in done.out
+    assert "08:15" not in done.out
+    assert "*" not in done.out
+    assert "still open when asked, so left out: the interval Wed 08:10-08:15 UTC" in done.err
+
+
+def test_the_services_document_is_never_cut(run: Run) -> None:
+    """It says so, before anything is asked."""
+    given = ("--complete-only", "--format", "json", "--base-url", NOBODY)
+    done = run("fetch", 71, *ASKED, *given)
+    assert (2, "") == (done.code, done.out)
+    assert done.err.startswith("msgconv: --complete-only: the format json is the service's own")
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "interval", "shown"),
+    [(1440, (), "Tue 08:10-Wed 08:15"), (1440, ("--interval", 720), "Tue 20:15-Wed 08:15")],
+)
+def test_a_span_that_ends_on_another_day_says_so(
+    run: Run, sandbox: str, timeframe: int, interval: tuple[object, ...], shown: str
+) -> None:
+    """Twenty-four hours are not taken for five minutes."""
+    asked = ("--timeframe", timeframe, *interval, "--base-url", sandbox)
+    assert f"{shown}*" in run("fetch", 71, *asked).out
+    assert f"the interval {shown} UTC" in run("fetch", 71, *asked, "--format", "csv").err
+
+
+@pytest.mark.parametrize("document", ["[]", "null", '"x"', "1"])
+def test_a_document_that_is_no_object_is_a_failure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    """It is not passed off as a result; of several accounts, the others are written."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            whole = '{"metricsTotals":{}}'
+            self.wfile.write((document if "/71/" in self.path else whole).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("MSGCONV_TOKEN", "t")
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        asked = ("--timeframe", 5, "--base-url", url, "--format", "json")
+        alone, together = run("fetch", 71, *asked), run("fetch", 71, 72, *asked)
+        server.shutdown()
+        thread.join()
+    assert (1, "") == (alone.code, alone.out)
+    [line] = alone.err.splitlines()
+    assert line.startswith("msgconv: account 71: ")
+    assert (1, {"72": {"metricsTotals": {}}}) == (together.code, json.loads(together.out))
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
@@ -288,6 +356,56 @@ def test_a_full_disk_is_one_line(sandbox: str) -> None:
     assert 1 == done.code
     assert "msgconv: cannot write: No space left on device" == done.err.splitlines()[-1]
     assert all(line.startswith("msgconv: ") for line in done.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("form", "unbuffered"), [("csv", ""), ("csv", "1"), ("json", "1"), ("table", "1")]
+)
+def test_all_of_a_result_is_written_or_its_loss_is_said(form: str, unbuffered: str) -> None:
+    """Into a pipe that does not block and that nobody reads for a while, and onto a full disk."""
+    with serving("--accounts", 3) as url:
+        asked = ("--timeframe", 1440, "--interval", 5, "--skills", "all")
+        command = ("fetch", FIRST, FIRST + 1, *asked, "--base-url", url, "--format", form)
+        whole = run_process(*command).out
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        with start(*command, stdout=write, PYTHONUNBUFFERED=unbuffered) as process:
+            os.close(write)
+            time.sleep(0.5)
+            with os.fdopen(read, "rb") as pipe:
+                shown = pipe.read()
+            process.communicate(timeout=10)
+        with Path("/dev/full").open("wb") as full:
+            lost = run_process(*command, stdout=full, PYTHONUNBUFFERED=unbuffered)
+    assert len(whole) > 65536
+    assert (0, whole.encode()[-1:]) == (process.returncode, shown[-1:])
+    assert len(whole.encode()) == pytest.approx(len(shown), rel=0.05)  # a little later
+    assert (1, "msgconv: cannot write: No space left on device") == (
+        lost.code,
+        lost.err.splitlines()[-1],
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [("sandbox",), ("fetch", "--help"), ("--version",)], ids=" ".join
+)
+def test_a_line_that_a_full_disk_loses_is_a_failure(command: tuple[str, ...]) -> None:
+    """Written without a buffer as well."""
+    with Path("/dev/full").open("wb") as full:
+        done = run_process(*command, stdout=full, PYTHONUNBUFFERED="1")
+    assert (1, "msgconv: cannot write: No space left on device\n") == (done.code, done.err)
+
+
+def test_what_stderr_cannot_take_is_no_failure(sandbox: str) -> None:
+    """The results are there all the same."""
+    command = f"{sys.executable} -m msgconv_async fetch 71 --timeframe 5 --base-url {sandbox}"
+    done = subprocess.run(  # noqa: S603 - our own command
+        ["/bin/sh", "-c", f"{command} 2>/dev/full"],
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert (0, True) == (done.returncode, b"account_metrics" in done.stdout)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -10,6 +10,7 @@ from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -47,8 +48,8 @@ day          skill       resolved  by agent  consumer  system  average
 2026-03-03   4              1,203     1,201         2       0     1.3s
 2026-03-03   all            1,208     1,201         2       5     1.3s
 
-2026-03-04   4                  0         0         0       0
-2026-03-04   all                0         0         0       0
+2026-03-04   4                  0         0         0       0        -
+2026-03-04   all                0         0         0       0        -
 
 {NOTES}"""
 
@@ -149,6 +150,16 @@ def test_days_in_a_row_are_named_by_the_first_and_the_last() -> None:
         " 2026-03-03 to 2026-03-04 (1 of 2 accounts), 2026-03-05 to 2026-03-06 (2 of 2 accounts),"
         " 2026-03-07 (1 of 2 accounts)."
     ) == notes(history)[0]
+
+
+def test_rows_of_the_future_are_told(history: History) -> None:
+    """They are in none of the figures."""
+    told = [notes(msgspec.structs.replace(history, ahead=number)) for number in (0, 1, 1234)]
+    assert [
+        [],
+        ["1 row lies in the future by this machine's clock, and none of it is shown."],
+        ["1,234 rows lie in the future by this machine's clock, and none of it is shown."],
+    ] == [[note for note in each if "future" in note] for each in told]
 
 
 def test_without_colour_there_is_none(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,11 +283,11 @@ def test_the_page_has_every_figure_without_a_script(written: Path) -> None:
     assert [
         ["2026-03-02*", "all", "1", "0", "0", "1", "8.0s"],
         ["2026-03-03", "all", "1,208", "1,201", "2", "5", "1.3s"],
-        ["2026-03-04", "all", "0", "0", "0", "0", ""],
+        ["2026-03-04", "all", "0", "0", "0", "0", "-"],
         ["2026-03-03", "unassigned", "5", "0", "0", "5", "0.6s"],
         ["2026-03-02*", "4", "1", "0", "0", "1", "8.0s"],
         ["2026-03-03", "4", "1,203", "1,201", "2", "0", "1.3s"],
-        ["2026-03-04", "4", "0", "0", "0", "0", ""],
+        ["2026-03-04", "4", "0", "0", "0", "0", "-"],
     ] == Seen(written.read_text("utf-8")).rows[1:]
 
 
@@ -289,6 +300,25 @@ def test_the_page_is_written_all_at_once(run: Run, collected: str, tmp_path: Pat
     assert (0, "", "") == run("report", "--destination", collected, "--html", path)
     assert path.read_text("utf-8").startswith("<!doctype html>")
     assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_new_page_is_its_owners_alone(run: Run, collected: str, tmp_path: Path) -> None:
+    """It holds data; one that was there keeps its mode."""
+    old, new = tmp_path / "old.html", tmp_path / "new.html"
+    old.touch()
+    old.chmod(0o644)
+    for path in (old, new):
+        assert 0 == run("report", "--destination", collected, "--html", path).code
+    assert (0o644, 0o600) == (old.stat().st_mode & 0o777, new.stat().st_mode & 0o777)
+
+
+def test_a_report_ends_however_narrow_the_terminal(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Charts among it."""
+    for columns in ("0", "1", "2", "20", "999999999"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert "Handling" in in_terminal(history)
 
 
 def test_names_are_text_in_a_page(history: History) -> None:

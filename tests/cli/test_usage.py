@@ -7,7 +7,7 @@ import pytest
 
 from msgconv_async import __version__
 from msgconv_async.cli import main
-from tests.cli.conftest import Run, clean_environment
+from tests.cli.conftest import Run, clean_environment, in_terminal
 
 LOCAL = ("--base-url", "http://127.0.0.1:9")
 FETCH = ("fetch", "1", "--timeframe", "60")
@@ -66,7 +66,10 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
         ({"CLIENT_SECRET": "b"}, "MSGCONV_CLIENT_ID or --client-id is missing"),
         ({"USERNAME": "b"}, "MSGCONV_PASSWORD is missing"),
         ({"PASSWORD": "b"}, "MSGCONV_USERNAME or --username is missing"),
-        ({"TOKEN": "a b"}, "BearerToken: the token is empty or holds a space"),
+        ({"TOKEN": "a b"}, "MSGCONV_TOKEN: BearerToken: the token is empty or holds a space"),
+        ({"TOKEN": "a\n"}, "the environment variable MSGCONV_TOKEN ends in a line end"),
+        ({"USERNAME": "b", "PASSWORD": "a\r\n"}, "variable MSGCONV_PASSWORD ends in a line end"),
+        ({"CLIENT_ID": "b", "CLIENT_SECRET": "a\n"}, "MSGCONV_CLIENT_SECRET ends in a line end"),
     ],
 )
 def test_credentials_that_are_not_clear_are_refused(
@@ -90,6 +93,27 @@ def test_help_and_version_are_results(run: Run) -> None:
     assert "MSGCONV_CLIENT_SECRET" in done.out
     assert not any(f"--{name}" in done.out for name in ("client-secret", "token", "password"))
     assert "\x1b" not in done.out
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "2", "3", "19", "999999999", "9" * 5000, "\u00b2"])
+def test_help_ends_whatever_the_width(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    """It is drawn in no less than twenty columns, and no more than a thousand."""
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.setenv(name, columns)
+    for command in ((), ("fetch",), ("collect",)):
+        done = run(*command, "--help")
+        assert (0, "") == (done.code, done.err)
+        assert len(done.out) < 50_000
+    assert max(map(len, done.out.splitlines())) <= 1000
+
+
+def test_help_ends_in_a_terminal_of_one_column() -> None:
+    """Such as a pane that was drawn shut."""
+    with in_terminal("watch", "--help", columns=1) as terminal:
+        shown = terminal.read_all()
+    assert (0, True) == (terminal.process.returncode, b"Usage" in shown)
 
 
 def process(code: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from msgconv_async import Account, BearerToken, ConversationMetrics, Interval, ServerError
-from msgconv_async.cli.watch import Row, average, table
+from msgconv_async.cli.watch import Row, _say, average, table
 from msgconv_async.client.checkpoint import ClosedBucket, Failure, Gap
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
@@ -79,6 +79,28 @@ def test_elsewhere_than_in_a_terminal_each_closed_bucket_is_a_line(sandbox: str)
     assert "using the sandbox's" in err[0]
     assert "msgconv: Handling times are read as milliseconds" in err[1]
     assert "msgconv: account 404: the login was refused (HTTP 401)" in err[2]
+
+
+@pytest.mark.parametrize("forced", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
+def test_nothing_is_redrawn_where_there_is_no_terminal(sandbox: str, forced: str) -> None:
+    """Colour may be forced upon a log, a table that is redrawn may not."""
+    with watching(71, "--base-url", sandbox, **{forced: "1"}) as process:
+        [told] = lines(process.stdout, 1)
+        ended = interrupt(process)
+    assert (130, []) == ended[:2]
+    assert told.startswith("2026-03-04 08:05-08:10 UTC  71  2 resolved")
+
+
+def test_a_bucket_that_ends_at_midnight_is_told_with_both_days(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that does not is told with one."""
+    for begin in (EIGHT, EIGHT.replace(hour=23, minute=55)):
+        _say(ClosedBucket(ACCOUNT, Interval(begin, begin + BUCKET, complete=True)))
+    assert [
+        "2026-03-04 08:00-08:05 UTC  71",
+        "2026-03-04 23:55-2026-03-05 00:00 UTC  71",
+    ] == [line.partition("71")[0] + "71" for line in capsys.readouterr().out.splitlines()]
 
 
 def test_the_accounts_may_come_from_a_file(sandbox: str, tmp_path: Path) -> None:

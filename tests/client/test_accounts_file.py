@@ -1,4 +1,7 @@
+import time
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +14,10 @@ from msgconv_async import (
     UserLogin,
     read_accounts,
 )
+from msgconv_async.client.toml_lines import lines
 
 ENVIRONMENT = {"SECRET": "s3cret", "PASSWORD": "pa55", "TOKEN": "t0ken", "EMPTY": ""}
+ENVIRONMENT["FROM_A_FILE"] = "s3cret\n"
 
 EVERYTHING = """\
 [credentials.main]
@@ -90,6 +95,13 @@ def test_a_file_gives_accounts_their_credentials(tmp_path: Path, line_end: str) 
     ] == read(tmp_path, EVERYTHING.replace("\n", line_end))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Editors on Windows write one; lines are counted as ever."""
+    assert read(tmp_path, MAIN) == read(tmp_path, b"\xef\xbb\xbf" + MAIN.encode())
+    with pytest.raises(ConfigurationError, match="line 9: other is not known here"):
+        read(tmp_path, b"\xef\xbb\xbf" + MAIN.encode() + b"[other]\n")
+
+
 def test_the_secrets_are_those_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,28 +165,37 @@ MISTAKES = {
         "account 1 is given twice",
     ),
     "a mistake behind a value of many lines": (
-        MAIN.replace('"reporting"', '"""\n[[accounts]]\nid = 7\n"""') + "oops = 1\n",
+        MAIN.replace('"reporting"', '"""\n[[accounts]]\\\nid = 7\\\n"""') + "oops = 1\n",
         12,
         "oops is not known here",
     ),
     "a list of many lines": (
         '\n\naccounts = [\n  {id = "1"},\n  3,\n]\n',
-        3,
+        4,  # where the table stands that lacks it, not where its array begins
         "credentials is missing",
+    ),
+    "a number of five thousand digits": (f"accounts = {'1' * 5000}\n", None, "beyond all measure"),
+    "a tower of arrays": (f"accounts = {'[' * 9999}{']' * 9999}\n", None, "beyond all measure"),
+    "a variable that ends in a line end": (
+        MAIN.replace('"SECRET"', '"FROM_A_FILE"'),
+        4,
+        "the environment variable FROM_A_FILE ends in a line end",
     ),
 }
 
 
 @pytest.mark.parametrize(("text", "line", "said"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_sentence_with_its_line(
-    tmp_path: Path, text: str | bytes, line: int, said: str
+    tmp_path: Path, text: str | bytes, line: int | None, said: str
 ) -> None:
     """It names the file, and says what is wrong there."""
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, text)
 
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'accounts.toml'}, line {line}: ")
+    at = "" if line is None else f", line {line}"
+    assert message.startswith(f"{tmp_path / 'accounts.toml'}{at}: ")
+    assert "s3cret" not in message
     assert said in message
     assert "\n" not in message
 
@@ -186,6 +207,76 @@ def test_a_mistake_far_down_is_found(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=rf"line {8 + 698 * 3 + 2}: account id '70 0'"):
         read(tmp_path, text)
+
+
+TWICE = {
+    "tables": ("", '[[accounts]]\nid = "{}"\ncredentials = "main"\n', "", 3),
+    "inline tables, each in a line": (
+        "accounts = [\n",
+        '  {{ credentials = "main", id = "{}" }}, # }} ] "\n',
+        "]\n",
+        1,
+    ),
+    "inline tables in one line": (
+        "accounts = [",
+        '{{ "id" = "{}", credentials = """main""" }},',
+        "]\n",
+        0,
+    ),
+    "elements over many lines": (
+        "accounts = [\n",
+        "  {{ 'id' = '{}', credentials = '''main''' }}\n  ,\n\n",
+        "]\n",
+        3,
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "one", "after", "height"), TWICE.values(), ids=TWICE)
+def test_an_account_given_twice_among_thousands_is_told_at_once_with_its_line(
+    tmp_path: Path, before: str, one: str, after: str, height: int
+) -> None:
+    """However the file is written: in a small part of a second."""
+    numbers = [*range(1, 2001)]
+    numbers[1499] = 7
+    entries = [one.format(number) for number in numbers]
+    text = before + "".join(entries) + after + MAIN.partition("[[")[0]
+    at = 1 + before.count("\n") + 1499 * height + one[: one.index("{}")].count("\n")
+
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=f"line {at}: account 7 is given twice"):
+        read(tmp_path, text)
+    assert time.process_time() - began < 1
+
+
+STRANGE = '"\\u0061\\"" = """\n[a]\nb = 1\\"""\n"""""\nb = 1\n'
+NESTED = "b = [[1,\n2], # [\n[3, {c.d = 1979-05-27 07:32:00, e = ']'}\n]]\nc = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "line"),
+    [
+        ("a.b.c = 1\na.d = 2\n", ("a", "b"), 1),
+        ("a.b.c = 1\na.d = 2\n", ("a", "d"), 2),
+        ("# a\n\n[a]\n[ a . 'b c' ]\nd = 1\n", ("a", "b c", "d"), 5),
+        ("[[a]]\n[[a]]\n[a.b]\nc = 1\n", ("a", 1, "b", "c"), 4),
+        ("[[a.b]]\n[[a.b.c]]\n[[a.b]]\n[[a.b.c]]\nd = 1\n", ("a", "b", 1, "c", 0, "d"), 5),
+        (STRANGE, ('a"',), 1),
+        (STRANGE, ("b",), 5),
+        (f"a = '''\n''''\n{NESTED}", ("b", 0, 1), 4),
+        (NESTED, ("b", 1, 1, "c", "d"), 3),
+        (NESTED, ("c",), 5),
+        ("a = ''\nb = ''\n'' = {}\n", ("",), 3),
+    ],
+)
+def test_the_line_of_a_key_is_found_however_toml_is_written(
+    text: str, path: tuple[str | int, ...], line: int
+) -> None:
+    """Dotted, quoted, nested, behind values that look like headers."""
+    value: Any = tomllib.loads(text)
+    for step in path:
+        value = value[step]
+    assert line == lines(text)[path]
 
 
 @pytest.mark.parametrize(

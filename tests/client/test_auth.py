@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from msgconv_async import (
     Account,
@@ -50,6 +51,9 @@ from tests.client.support import (
 pytestmark = pytest.mark.looptime
 
 KEY = ApiKey(APP_KEY, APP_SECRET, ACCESS_TOKEN, ACCESS_TOKEN_SECRET)
+
+ANSWER: dict[str, Any] = {"metricsTotals": {}}
+"""To a question for account totals."""
 
 
 class Seen:
@@ -103,7 +107,7 @@ async def test_each_way_of_being_let_in(credentials: Any, query: Any) -> None:
 
 async def test_a_bearer_of_one_s_own_is_sent_as_it_is() -> None:
     """BearerToken asks nobody for anything."""
-    seen = Seen(msgconversation=[{}])
+    seen = Seen(msgconversation=[ANSWER])
     async with (
         Sandbox(fault=seen) as sandbox,
         ConversationSession(coalesce=False, base_url=sandbox.url) as session,
@@ -514,7 +518,7 @@ async def test_a_dropped_session_is_refreshed_no_more() -> None:
 async def test_a_session_that_ran_out_is_replaced_and_logged_out() -> None:
     """A session too short to be refreshed is renewed by login; the old one is not left open."""
     short = {"bearer": "b", "csrf": "c", "sessionTTl": "60000"}
-    seen = Seen(login=[short, short], msgconversation=[{}, {}], logout=[{}, {}])
+    seen = Seen(login=[short, short], msgconversation=[ANSWER, ANSWER], logout=[{}, {}])
     async with (
         Sandbox(fault=seen) as sandbox,
         ConversationSession(coalesce=False, base_url=sandbox.url) as session,
@@ -560,7 +564,7 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
     async def service(request: web.BaseRequest) -> web.StreamResponse:
         *_, who, action = request.path.split("/")
         cookies.append((f"{who} {action}", request.headers.get("Cookie")))
-        response = web.json_response({"bearer": "b", "csrf": "c"})
+        response = web.json_response({"bearer": "b", "csrf": "c"} | ANSWER)
         if action == "login":
             response.headers.add("Set-Cookie", f"Session=a/b+{who}==; Path=/; HttpOnly")
             response.headers.add("Set-Cookie", 'Region="v a"; Path=/; Secure')
@@ -582,14 +586,29 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
     assert expected == dict(cookies)
 
 
-async def test_a_user_s_login_refuses_a_session_that_keeps_cookies() -> None:
-    """It would mix the users up; what to change is said."""
-    async with aiohttp.ClientSession() as http:
-        async with ConversationSession(
-            coalesce=False, http=http, base_url="http://localhost"
-        ) as session:
-            with pytest.raises(ConfigurationError, match="DummyCookieJar"):
-                await session.fetch(Account("1", USER), QUERY)
+async def test_the_cookie_jar_of_a_given_session_is_not_used() -> None:
+    """It would carry one account's cookies to the next, whatever the credentials are."""
+    cookies: list[tuple[str, str | None]] = []
+
+    async def service(request: web.BaseRequest) -> web.StreamResponse:
+        *_, who, action = request.path.replace("/app", "").split("/")
+        cookies.append((f"{who} {action}", request.headers.get("Cookie")))
+        response = web.json_response({"access_token": "t", "bearer": "b", "csrf": "c"} | ANSWER)
+        response.headers.add("Set-Cookie", f"Session=of-{who}; Path=/")
+        return response
+
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with serving(service) as url, aiohttp.ClientSession(cookie_jar=jar) as http:
+        jar.update_cookies({"Session": "of-nobody"}, URL(url))
+        async with ConversationSession(coalesce=False, http=http, base_url=url) as session:
+            for who in (Account("1", USER), Account("2", USER), Account("3", CLIENT)):
+                await session.fetch(who, QUERY)
+            await session.fetch(Account("4", BEARER), QUERY)
+
+        assert ["of-nobody"] == [each.value for each in jar]
+
+    sent = [(action, cookie) for action, cookie in cookies if cookie is not None]
+    assert [("1 logout", "Session=of-1"), ("2 logout", "Session=of-2")] == sorted(sent)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -119,12 +120,28 @@ def test_garbage_and_negatives_are_ignored(value: str | None) -> None:
     assert parse_retry_after(value, NOW) is None
 
 
-@given(st.text())
+OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+HEADERS = (
+    st.text()
+    | st.from_regex(r"\A[0-9]+\Z")
+    | st.datetimes(timezones=OFFSETS | st.just(UTC)).map(format_datetime)
+)
+
+
+@given(HEADERS)
 def test_no_header_breaks_the_parser(value: str) -> None:
     """Whatever is sent, the answer is a number of seconds, 0 or more, or None."""
     seconds = parse_retry_after(value, NOW)
 
     assert seconds is None or 0 <= seconds
+
+
+@given(HEADERS)
+def test_a_date_is_an_instant_that_can_be_reckoned_with(value: str) -> None:
+    """In UTC, where it lies at an end of the calendar as well; or it is none."""
+    date = parse_http_date(value)
+
+    assert date is None or timedelta(0) == date.utcoffset()
 
 
 @given(st.integers(0, 98 * 365 * 86400).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)))

@@ -1,17 +1,24 @@
 import asyncio
+import base64
+import copy
+import dataclasses
 import html
 import json
 import logging
 import pickle
+import quopri
 import re
 import subprocess
 import sys
 import traceback
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import msgspec
+import orjson
 import pytest
 from aiohttp import web
 
@@ -20,11 +27,14 @@ from msgconv_async import (
     ApiKey,
     BearerToken,
     ClientCredentials,
+    ConfigurationError,
     ConversationSession,
     MsgConvError,
     RetryPolicy,
     UserLogin,
 )
+from msgconv_async.client.auth import Credentials
+from msgconv_async.client.redaction import excerpt
 from tests.client.support import EVEN, QUERY, serving, speaking
 
 pytestmark = pytest.mark.looptime
@@ -265,6 +275,239 @@ async def test_retries_are_logged_through_the_standard_library(
     assert 3 == len(lines)
     assert "account 2: the service failed (HTTP 503)" in lines[0]
     assert lines[0].endswith("again in 5.0 s")
+
+
+def frames(error: BaseException) -> Iterator[FrameType]:
+    """Every frame that an error reporter finds."""
+    for each in chain(error):
+        trace = each.__traceback__
+        while trace is not None:
+            yield trace.tb_frame
+            trace = trace.tb_next
+
+
+def held(value: object) -> list[object]:
+    """What an object holds, in whatever way."""
+    slots = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+    return [
+        *getattr(value, "__dict__", {}).values(),
+        *(getattr(value, name, None) for name in slots if isinstance(name, str)),
+        *(value.values() if isinstance(value, Mapping) else ()),
+        *(value if isinstance(value, (list, tuple, set)) else ()),
+    ]
+
+
+def reported(error: BaseException) -> str:
+    """What an error reporter shows of the locals of frames, one level into objects.
+
+    The frames of this file are left out, and so are the credentials themselves: their attributes
+    have to be what they are.
+    """
+    parts: list[str] = []
+    for frame in frames(error):
+        if frame.f_code.co_filename == __file__:
+            continue
+        for value in frame.f_locals.values():
+            parts.append(repr(value))
+            if not isinstance(value, Credentials):
+                parts += map(repr, held(value))
+    return "\n".join(parts)
+
+
+BROKEN: dict[str, bytes | int] = {
+    "refused": 400,
+    "failed": 503,
+    "hung up": b"",
+    "broken": b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{",
+    "no JSON": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{",
+    "too large": b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + b" " * 9999,
+    "no gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n{",
+    "never": b"wait",
+}
+
+
+@asynccontextmanager
+async def breaking(how: bytes | int, *, login: bool) -> AsyncIterator[str]:
+    """Answer logins, and break the question; or break the login if that is asked for."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if length := re.search(rb"Content-Length: (\d+)", head):
+                    await reader.readexactly(int(length[1]))
+                is_login = head.startswith(b"POST")
+                body = json.dumps({"access_token": TOKEN, "bearer": TOKEN, "csrf": CSRF}).encode()
+                answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+                if is_login == login and how == b"wait":
+                    await reader.read()
+                    break
+                if is_login == login and isinstance(how, int):
+                    answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % how
+                elif is_login == login:
+                    assert isinstance(how, bytes)
+                    writer.write(how)
+                    break
+                writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("how", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(
+    ("credentials", "login"),
+    [(each, False) for each in EACH] + [(each, True) for each in EACH[:2]],
+    ids=[f"question-{number}" for number in range(4)] + ["login-0", "login-1"],
+)
+async def test_no_secret_in_the_frames_that_an_error_came_through(
+    credentials: Any, how: bytes | int, *, login: bool
+) -> None:
+    """Error reporters show the locals of a traceback's frames, aiohttp's as well."""
+    found: list[BaseException] = []
+    policy = RetryPolicy(waits=(0.1,))
+    async with breaking(how, login=login) as url:
+        async with ConversationSession(base_url=url, retry=policy, max_body=9000) as session:
+            who = whose(credentials)
+            for coalesced in (session.fetch, session.fetch_document):
+                try:
+                    await coalesced(who, QUERY, timeout=3)
+                except MsgConvError as error:
+                    found.append(error)
+            async with session.fetch_many([who], QUERY, timeout=3) as outcomes:
+                found += [each.error async for each in outcomes if each.error is not None]
+            try:
+                async with asyncio.timeout(0.05):
+                    await session.fetch(who, QUERY)
+            except (TimeoutError, MsgConvError) as late:
+                found.append(late)
+
+    assert found
+    for failure in found:
+        assert_silent(reported(failure))
+        assert failure.__traceback__ is not None
+
+
+async def test_the_frames_of_the_caller_keep_their_locals() -> None:
+    """What was being handled when a call began is not the call's to touch."""
+
+    def failing() -> None:
+        mine = "kept"
+        raise LookupError(mine)
+
+    async with service(question=400) as url, ConversationSession(base_url=url) as session:
+        try:
+            failing()
+        except LookupError:
+            with pytest.raises(MsgConvError) as caught:
+                await session.fetch(whose(EACH[2]), QUERY)
+
+    mine = [frame.f_locals for frame in frames(caught.value) if frame.f_code.co_name == "failing"]
+    assert [{"mine": "kept"}] == mine
+
+
+WRITERS: dict[str, Callable[[Any], object]] = {
+    "msgspec.json": msgspec.json.encode,
+    "msgspec.msgpack": msgspec.msgpack.encode,
+    "msgspec.to_builtins": msgspec.to_builtins,
+    "orjson": orjson.dumps,
+    "json": json.dumps,
+    "json with repr": lambda value: json.dumps(value, default=repr),
+    "asdict": lambda value: repr(dataclasses.asdict(value)),
+    "pickle's second protocol, which YAML is written by": lambda value: pickle.dumps(value, 2),
+}
+
+
+@each_way
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("where", ["account", "list"])
+def test_no_serialiser_writes_a_secret(
+    credentials: Any, write: Callable[[Any], object], where: str
+) -> None:
+    """It writes none, or refuses; an account that was put into a log is such a case."""
+    who = whose(credentials)
+    try:
+        written = write(who if where == "account" else [who, credentials])
+    except TypeError as error:
+        written = str(error)
+    assert_silent(str(written))
+
+
+@each_way
+def test_credentials_are_values(credentials: Any) -> None:
+    """They compare, hash, copy and cross a process pool, and do not change."""
+    again = pickle.loads(pickle.dumps(whose(credentials)))
+
+    assert whose(credentials) == again
+    assert hash(credentials) == hash(again.credentials)
+    assert credentials == copy.deepcopy(credentials)
+    assert credentials.secrets() == copy.copy(credentials).secrets()
+    assert credentials != BearerToken("another")
+    assert_silent(repr(again))
+    with pytest.raises(AttributeError):
+        credentials.token = "another"
+    with pytest.raises(AttributeError):
+        del credentials.token
+
+
+ECHOES: dict[str, Callable[[str], str]] = {
+    "folded": lambda secret: "\r\n ".join(re.findall("(?s).{1,5}", secret)),
+    "cut at its end": lambda secret: secret[:8],
+    "cut at its beginning": lambda secret: secret[-8:],
+    "twice in a form": lambda secret: quote(quote(secret)),
+    "twice in JSON": lambda secret: json.dumps(json.dumps(secret)),
+    "in base64": lambda secret: base64.b64encode(f"id:{secret}".encode()).decode(),
+    "in base64, cut": lambda secret: base64.b64encode(secret.encode()).decode()[3:],
+    "in base64 for URLs": lambda secret: base64.urlsafe_b64encode(secret.encode()).decode(),
+    "in folded base64": lambda secret: base64.encodebytes(secret.encode() * 3).decode(),
+    "in hex": lambda secret: secret.encode().hex(),
+    "in hex, spaced": lambda secret: secret.encode().hex(" "),
+    "in hex of base64": lambda secret: base64.b64encode(secret.encode()).hex(),
+    "in quoted-printable": lambda secret: quopri.encodestring(secret.encode()).decode(),
+    "in HTML numbers": lambda secret: "".join(f"&#{ord(each)};" for each in secret),
+    "in marked-up HTML": lambda secret: "<wbr>".join(re.findall("(?s).{1,5}", secret)),
+    "in capitals": str.upper,
+    "with invisible characters": "\u200b".join,
+    "in UTF-16": lambda secret: secret.encode("utf-16").decode("latin-1"),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+@pytest.mark.parametrize("secret", [TOKEN, SECRET], ids=["token", "secret"])
+def test_an_echo_in_disguise_is_not_shown(secret: str, echo: Callable[[str], str]) -> None:
+    """An excerpt that shares eight characters in a row with a secret, decoded, is dropped."""
+    said = f"no entry for {echo(secret)} here"
+
+    assert "***" in excerpt(said.encode(), [secret])
+    assert_silent(excerpt(said.encode(), [secret]))
+
+
+def test_what_has_nothing_of_a_secret_is_shown() -> None:
+    """Not everything that looks encoded is one."""
+    said = '{"error": "throttled", "id": "9f8e7d6c5b4a3928", "trace": "dGhyb3R0bGVkIGhlcmU="}'
+
+    assert said == excerpt(said.encode(), [SECRET, TOKEN])
+
+
+@pytest.mark.parametrize("wrong", ["word\n", " word", "word ", "wo\nrd", "word\r", "word\u2028"])
+def test_a_secret_with_the_line_end_of_its_file_is_told(wrong: str) -> None:
+    """Before the service refuses it, in one sentence that does not show it."""
+    for make in (
+        lambda: ClientCredentials("an-id", wrong),
+        lambda: ClientCredentials(wrong, "word"),
+        lambda: UserLogin("a-name", wrong),
+        lambda: ApiKey("a-key", "word", wrong, "word"),
+        lambda: BearerToken(wrong),
+    ):
+        with pytest.raises(ConfigurationError, match="line end") as caught:
+            make()
+        assert repr(wrong) not in str(caught.value)
+
+
+def test_a_password_may_hold_spaces() -> None:
+    """Only at its ends they are a mistake."""
+    assert ("pass word\tx",) == UserLogin("a name", "pass word\tx").secrets()
 
 
 def test_without_configuration_nothing_is_printed() -> None:

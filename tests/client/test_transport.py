@@ -3,11 +3,16 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from msgconv_async import (
     Account,
@@ -25,9 +30,12 @@ from msgconv_async import (
 )
 from tests.client.support import (
     BEARER,
+    CLIENT,
     HOSTS,
     LONG_QUERY,
+    NOTHING,
     QUERY,
+    USER,
     account,
     answering,
     liveperson,
@@ -126,7 +134,7 @@ async def test_a_redirect_is_not_followed(status: int, query: ConversationQuery)
 
     async def target(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with (
         serving(target) as elsewhere,
@@ -164,7 +172,7 @@ async def test_no_step_of_a_call_follows_a_redirect(part: str) -> None:
 
 
 def padded(size: int) -> bytes:
-    return b"{" + b" " * (size - 2) + b"}"
+    return NOTHING + b" " * (size - len(NOTHING))
 
 
 def deflated(size: int, kind: str) -> tuple[bytes, Mapping[str, str]]:
@@ -236,6 +244,253 @@ async def test_a_bomb_is_not_unpacked(status: int) -> None:
     assert peak < 32 * MiB
 
 
+async def test_a_large_answer_is_held_once() -> None:
+    """Reading takes the size of the body and little more, though its size is not known before."""
+    size = 64 * MiB
+
+    async def large(__: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + NOTHING)
+        for _ in range(size // MiB):
+            writer.write(b" " * (MiB - 1) + b"\n")
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(large, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with ConversationSession(base_url=url, max_body=size + len(NOTHING)) as session:
+            tracemalloc.start()
+            try:
+                await session.fetch(WHO, QUERY)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+
+    assert size < peak < size + 32 * MiB
+
+
+FALSE_GZIP: dict[str, tuple[str, bytes]] = {
+    "plain": ("gzip", b"{}"),
+    "zeros behind it": ("gzip", gzip.compress(b"{}") + bytes(100)),
+    "text behind it": ("gzip", gzip.compress(b"{}") + b"<!-- proxy -->"),
+    "not asked for": ("br", b"{}"),
+}
+
+
+@pytest.mark.parametrize(("encoding", "body"), FALSE_GZIP.values(), ids=FALSE_GZIP)
+@pytest.mark.parametrize("cut", [False, True], ids=["at once", "in parts"])
+async def test_a_body_that_is_not_encoded_as_it_claims_is_told_once(
+    encoding: str, body: bytes, *, cut: bool
+) -> None:
+    """It is no broken connection, and asking again would bring the same."""
+    asked = 0
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        response = web.StreamResponse(headers={"Content-Encoding": encoding})
+        await response.prepare(request)
+        for part in (body[:5], body[5:]) if cut else (body,):
+            await response.write(part)
+            await asyncio.sleep(0.001)
+        return response
+
+    async with serving(answer) as url, ConversationSession(base_url=url) as session:
+        with pytest.raises(UnexpectedResponse, match="Content-Encoding") as caught:
+            await session.fetch(WHO, QUERY)
+
+    assert WHO.id == caught.value.account_id
+    assert 1 == asked
+
+
+async def test_a_refusal_is_told_by_its_status_though_its_body_cannot_be_read() -> None:
+    """What the body would have said is missing, and nothing else."""
+    for rest in (
+        b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"Content-Length: 9\r\n\r\n{",
+    ):
+        async with (
+            speaking(b"HTTP/1.1 400 Bad Request\r\n" + rest) as url,
+            ConversationSession(base_url=url, retry=NEVER) as session,
+        ):
+            with pytest.raises(BadRequest) as caught:
+                await session.fetch(WHO, QUERY)
+
+        assert "" == caught.value.excerpt
+
+
+CUT = zlib.compress(padded(100))[1:-6]
+MALFORMED: dict[str, tuple[str, bytes]] = {
+    "no size": ("identity", b"zz\r\n"),
+    "an endless size": ("identity", b"ffffffffffffffffffff\r\n"),
+    "a control": ("identity", b"2 \x00\r\n{}"),
+    "a cut within": ("deflate", b"%x\r\n%b\r\n0\r\n\r\n" % (len(CUT), CUT)),
+}
+
+
+@pytest.mark.parametrize(("encoding", "rest"), MALFORMED.values(), ids=MALFORMED)
+async def test_a_body_that_goes_on_malformed_ends_at_once(encoding: str, rest: bytes) -> None:
+    """By itself, aiohttp closes such a connection and leaves whoever reads the body to wait."""
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n")
+        writer.write(b"Content-Encoding: %b\r\n\r\n1\r\nx\r\n" % encoding.encode())
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(rest)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with ConversationSession(base_url=url, retry=NEVER) as session:
+            with pytest.raises(ConnectionFailed, match="before the answer was whole"):
+                await session.fetch(WHO, QUERY, timeout=5)
+
+
+async def test_what_still_is_to_be_inflated_when_the_connection_ends_is_read() -> None:
+    """A few bytes stand for many, and all of them have come."""
+    body = gzip.compress(padded(8 * MiB))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n"
+    async with speaking(head + body) as url, ConversationSession(base_url=url) as session:
+        assert 8 * MiB == len(await session.fetch_document(WHO, QUERY))
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.looptime
+async def test_a_byte_order_mark_is_ignored() -> None:
+    """RFC 8259, section 8.1: before a report, a token, a login and a Domain API answer."""
+    documents: dict[str, Any] = {
+        "token": {"access_token": "t", "expires_in": 3600},
+        "login": {"bearer": "b", "csrf": "c"},
+        "msgconversation": {"metricsTotals": {"totalResolvedConversations": 3}},
+    }
+    async with liveperson() as world, ConversationSession(http=world.http) as session:
+        usual = world.sandbox.fault
+        assert usual is not None
+
+        async def fault(request: web.Request) -> web.StreamResponse | None:
+            answer = await usual(request)
+            if isinstance(answer, web.Response):
+                assert isinstance(answer.body, bytes)
+                return web.Response(body=MARK + answer.body)
+            document = documents[request.path.rpartition("/")[2]]
+            return web.Response(body=MARK + msgspec.json.encode(document))
+
+        world.sandbox.fault = fault
+        for who in (account(world.sandbox), Account(world.sandbox.account_ids[1], USER)):
+            report = await session.fetch(who, QUERY)
+            assert report.totals is not None
+            assert 3 == report.totals.total_resolved_conversations
+            assert b"{" == (await session.fetch_document(who, QUERY))[:1]
+
+        world.sandbox.fault = usual  # which ends the logins
+
+
+async def test_a_byte_order_mark_in_pieces_is_ignored_too() -> None:
+    """However the bytes arrive."""
+
+    async def pieces(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for byte in (*MARK, *NOTHING):
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0.001)
+        return response
+
+    async with serving(pieces) as url, ConversationSession(base_url=url) as session:
+        assert NOTHING == await session.fetch_document(WHO, QUERY)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("part", ["baseURI.json", "token", "login"])
+async def test_a_login_or_a_look_up_is_read_to_kilobytes_only(part: str) -> None:
+    """However large a report may be: what these say is short."""
+    async with liveperson() as world, ConversationSession(http=world.http) as session:
+        usual = world.sandbox.fault
+        assert usual is not None
+
+        async def fault(request: web.Request) -> web.StreamResponse | None:
+            answer = await usual(request)
+            return web.Response(body=padded(100_000)) if request.path.endswith(part) else answer
+
+        world.sandbox.fault = fault
+        who = Account(world.sandbox.account_ids[0], USER if part == "login" else CLIENT)
+        with pytest.raises(UnexpectedResponse, match="limit of 65536 bytes") as caught:
+            await session.fetch(who, QUERY)
+
+        assert who.id == caught.value.account_id
+
+
+ABSURD = [
+    "Fri, 31 Dec 9999 23:59:59 GMT",
+    "Fri, 31 Dec 9999 23:59:59 -2300",
+    "Mon, 01 Jan 0001 00:00:00 +2300",
+    "Sun, 06 Nov 1994 08:49:37 +99999999999999999999",
+    "9" * 400,
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("date", [date for date in ABSURD if "0001" not in date])
+async def test_an_absurd_date_is_not_believed(date: str) -> None:
+    """The answer is as good as one without; so is one that is to be given again for a while."""
+    before = datetime.now(UTC)
+    head = f"HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: {len(NOTHING)}\r\n\r\n"
+    async with (
+        speaking(head.encode(errors="surrogateescape") + NOTHING) as url,
+        ConversationSession(base_url=url, retry=NEVER, fresh_for=60) as session,
+    ):
+        report = await session.fetch(WHO, QUERY)
+
+    assert report.at is not None
+    assert before <= report.at <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("date", [None, *ABSURD])
+@pytest.mark.parametrize("after", ["9" * 400, *ABSURD])
+async def test_an_absurd_retry_after_ends_in_an_error_of_the_library(
+    date: str | None, after: str
+) -> None:
+    """Beside a sane Date or an absurd one: it is a number, or none was asked for."""
+    headers = f"Retry-After: {after}\r\n" + (f"Date: {date}\r\n" if date else "")
+    head = f"HTTP/1.1 503 No\r\n{headers}Content-Length: 0\r\n\r\n"
+    async with (
+        speaking(head.encode(errors="surrogateescape")) as url,
+        ConversationSession(base_url=url, retry=RetryPolicy(waits=(0,))) as session,
+    ):
+        with pytest.raises(ServerError) as caught:
+            await session.fetch(WHO, QUERY)
+
+    assert caught.value.retry_after is None or caught.value.retry_after >= 0
+
+
+async def test_a_flood_of_headers_is_not_read_to_its_end() -> None:
+    """Neither many of them nor a long one."""
+    for flood in (b"X: y\r\n" * 100_000, b"X: " + b"y" * 1_000_000 + b"\r\n"):
+        async with (
+            speaking(b"HTTP/1.1 200 OK\r\n" + flood + b"\r\n") as url,
+            ConversationSession(base_url=url, retry=NEVER) as session,
+        ):
+            with pytest.raises(ConnectionFailed):
+                await session.fetch(WHO, QUERY)
+
+
+async def test_invisible_characters_of_a_service_are_not_shown() -> None:
+    """Neither those that turn the direction of writing around, nor those that draw nothing."""
+    body = "no\u202egnirts\u2069 \u200b\ufeffto\u2028be\ufe0f \u3164shown\x9b31m\x1b[0m"
+    async with (
+        serving(answering(body.encode(), 400)) as url,
+        ConversationSession(base_url=url) as session,
+    ):
+        with pytest.raises(BadRequest) as caught:
+            await session.fetch(WHO, QUERY)
+
+    assert "nognirts to be shown 31m [0m" == caught.value.excerpt
+
+
 async def test_a_long_error_page_is_cut_short() -> None:
     """The beginning of the page is kept, however long it is."""
     async with (
@@ -259,7 +514,6 @@ HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
         (b"HTTP/1.1 200 OK\r\nContent-Le", "the server disconnected"),
         (HALF, "the connection broke before the answer was whole"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "broke before"),
-        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", "broke"),
         (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", "the answer was not HTTP"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", "the answer was not HTTP"),
     ],
@@ -313,7 +567,7 @@ async def test_every_request_says_what_it_accepts() -> None:
 
     async def note(request: web.BaseRequest) -> web.StreamResponse:
         headers.append(request.headers)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with serving(note) as url, ConversationSession(base_url=url) as session:
         await session.fetch(WHO, QUERY)
@@ -331,3 +585,56 @@ async def test_errors_of_the_library_are_what_comes_out() -> None:
         ):
             with pytest.raises(MsgConvError):
                 await session.fetch(WHO, QUERY, timeout=5)
+
+
+def pieces(*choices: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(choices) | st.binary(max_size=20)
+
+
+HEADER_LINES = st.lists(
+    st.tuples(
+        pieces(b"Date", b"Retry-After", b"Content-Encoding", b"Transfer-Encoding", b"Set-Cookie",
+               b"Content-Length", b"Connection", b"Upgrade"),
+        pieces(*(date.encode(errors="surrogateescape") for date in ABSURD), b"gzip", b"deflate",
+               b"chunked", b"close", b"2", b"a=b", b"[]=\xff", b"9" * 400, b"websocket"),
+    ).map(b": ".join),
+    max_size=6,
+)  # fmt: skip
+ANSWERS = (
+    st.builds(
+        lambda status, lines, body: b"\r\n".join([b"HTTP/1.1 " + status, *lines, b"", body]),
+        pieces(
+            b"200 OK", b"200 OK", b"204 No", b"100 Go on", b"101 Switch", b"429 \xff", b"503 No"
+        ),
+        HEADER_LINES,
+        pieces(
+            b"", NOTHING, gzip.compress(NOTHING), gzip.compress(NOTHING) + b"\0", b"2\r\n{}\r\n"
+        ),
+    )
+    | st.binary()
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(ANSWERS, min_size=3, max_size=3), st.sampled_from([BEARER, CLIENT, USER]))
+def test_whatever_a_server_sends_is_a_value_or_an_error_of_the_library(
+    answers: list[bytes], credentials: Any
+) -> None:
+    """Any bytes as head, headers and body, for a question and for a login."""
+    sent = iter(answers * 9)
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(sent))
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            policy = RetryPolicy(waits=(0,), throttle_wait=0, login_throttle_wait=0, jitter=0)
+            async with ConversationSession(base_url=url, retry=policy, fresh_for=9) as session:
+                for _ in range(2):
+                    with suppress(MsgConvError):
+                        await session.fetch(Account("1", credentials), QUERY, timeout=0.5)
+
+    asyncio.run(ask())

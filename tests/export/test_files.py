@@ -3,16 +3,20 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
-from pyarrow import parquet  # type: ignore[import-untyped]
+from pyarrow import parquet
 
 from msgconv_async import (
     AgentBreakdown,
@@ -20,6 +24,7 @@ from msgconv_async import (
     ConversationMetrics,
     ConversationQuery,
     ConversationReport,
+    Interval,
     UnexpectedResponse,
     decode_report,
 )
@@ -30,6 +35,7 @@ from msgconv_async.export import (
     SKILL_METRICS,
     TABLES,
     Table,
+    intervals,
     table_files,
     tables_of,
 )
@@ -55,7 +61,12 @@ def as_text(value: Any) -> Any:
 
 
 def expected(table: Table, of: ConversationReport = REPORT) -> Rows:
-    return [tuple(map(as_text, row)) for row in table.rows("71", of)]
+    """Return a table's rows, and of each whether its interval was complete."""
+    return [
+        (*map(as_text, row), each.complete)
+        for each in intervals(of)
+        for row in table.flatten("71", each)
+    ]
 
 
 def held(table: Table, folder: Path, form: FileFormat) -> Rows:
@@ -63,16 +74,26 @@ def held(table: Table, folder: Path, form: FileFormat) -> Rows:
     content = (folder / f"{table.name}.{form}").read_bytes()
     if form == "parquet":
         read = parquet.read_table(BytesIO(content))
-        assert SCHEMAS[table.name] == read.schema
+        assert SCHEMAS[table.name].append(pa.field("complete", pa.bool_(), nullable=False)) == (
+            read.schema
+        )
         return [tuple(map(as_text, row.values())) for row in read.to_pylist()]
     if form == "ndjson":
         rows = [json.loads(line) for line in content.splitlines()]
-        assert all([*table.columns] == [*row] for row in rows)
+        assert all([*table.columns, "complete"] == [*row] for row in rows)
         return [tuple(row.values()) for row in rows]
     header, *lines = csv.reader(StringIO(content.decode()))
-    assert [*table.columns] == header
+    assert [*table.columns, "complete"] == header
     ids = len(table.key) - 2
-    kinds = [str, str, *[int] * ids, str, *[int] * 8, *[float] * 4]
+    kinds: list[Callable[[str], Any]] = [
+        str,
+        str,
+        *[int] * ids,
+        str,
+        *[int] * 8,
+        *[float] * 4,
+        json.loads,
+    ]
     return [
         tuple(kind(cell) if cell else None for kind, cell in zip(kinds, line, strict=True))
         for line in lines
@@ -100,6 +121,90 @@ def test_reports_follow_one_another_in_the_same_files(tmp_path: Path, form: File
         files.commit()
     rows = [row for each in reports for row in expected(AGENT_METRICS, each)]
     assert rows == held(AGENT_METRICS, tmp_path, form)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_row_tells_whether_its_interval_was_complete(tmp_path: Path, form: FileFormat) -> None:
+    """The newest is still filling; of an answer without intervals, its whole window is."""
+    totals = ConversationMetrics(total_resolved_conversations=1)
+    times = [AT.replace(minute=minute) for minute in (0, 5, 10)]
+    halves = [
+        Interval(start, end, complete, totals=totals)
+        for start, end, complete in zip(times, times[1:], [True, False], strict=False)
+    ]
+    with table_files(tmp_path, form, [ACCOUNT_METRICS]) as files:
+        files.add("71", ConversationReport(intervals=tuple(halves)))
+        files.add("71", ConversationReport(totals=totals, query=ConversationQuery(60), at=AT))
+        files.commit()
+    assert [True, False, False] == [row[-1] for row in held(ACCOUNT_METRICS, tmp_path, form)]
+
+
+def test_a_new_file_is_its_owners_alone_and_an_old_one_keeps_its_mode(tmp_path: Path) -> None:
+    """Whatever the umask would allow."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.touch()
+    old.chmod(0o640)
+    before = os.umask(0)
+    try:
+        for path in (old, new):
+            with WholeFile(path) as file:
+                [beside] = set(tmp_path.iterdir()) - {old, new}
+                assert 0 == beside.stat().st_mode & 0o007
+                file.commit()
+    finally:
+        os.umask(before)
+    assert (0o640, 0o600) == (old.stat().st_mode & 0o777, new.stat().st_mode & 0o777)
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
+    tmp_path: Path,
+) -> None:
+    """By the next that writes there; nothing else goes, however it is named."""
+    program = f"""
+from tests.export.test_files import WholeFile
+with WholeFile({str(tmp_path / "day")!r}) as file:
+    file.stream.write(b"half")
+    file.store()
+    print(file._beside.name, flush=True)
+    input()
+"""
+    others = {".0123456789abcdef.msgconv.txt", ".msgconv", ".0123.msgconv", "link"}
+    for name in others - {"link"}:
+        (tmp_path / name).touch()
+    (tmp_path / "link").touch()
+    (tmp_path / ".fedcba9876543210.msgconv").symlink_to(tmp_path / "link")
+    others.add(".fedcba9876543210.msgconv")
+    with subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        left = killed.stdout.readline().strip()
+        with WholeFile(tmp_path / "other"):
+            assert left in {each.name for each in tmp_path.iterdir()}
+        killed.kill()
+    assert {left, *others} == {each.name for each in tmp_path.iterdir()}
+
+    with WholeFile(tmp_path / "day") as first, WholeFile(tmp_path / "day") as second:
+        first.stream.write(b"first")
+        second.stream.write(b"second")
+        first.commit()
+        second.commit()
+    assert {"day", *others} == {each.name for each in tmp_path.iterdir()}
+    assert b"second" == (tmp_path / "day").read_bytes()
+
+
+def test_files_that_many_write_at_once_into_one_folder_are_all_there(tmp_path: Path) -> None:
+    """Each removes what others left, and nothing of those at work."""
+
+    def write(number: int) -> None:
+        for _ in range(50):
+            with WholeFile(tmp_path / f"{number}") as file:
+                file.stream.write(b"x")
+                file.commit()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [None] * 8 == list(pool.map(write, range(8)))
+    assert {*map(str, range(8))} == {each.name for each in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("form", FORMATS)

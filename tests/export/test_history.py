@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -237,3 +237,17 @@ def test_credentials_that_are_missing_are_said_to_be() -> None:
     """And where they may be put."""
     with pytest.raises(ConfigurationError, match="DESTINATION__POSTGRES__CREDENTIALS"):
         read(Store(destination("postgres")))
+
+
+@pytest.mark.parametrize("form", [None, "parquet"])
+def test_rows_of_the_far_future_do_not_hide_the_others(tmp_path: Path, form: Any) -> None:
+    """A service whose clock was wrong for a while left them, and a gap up to there."""
+    place = destination(f"filesystem:{tmp_path}" if form else f"duckdb:{tmp_path}/a.duckdb")
+    far = datetime(9999, 12, 31, 23, 50, tzinfo=UTC)
+    rows = [row("1", far, (1, 0, 0), 5, skill_id=4), row("3", far, (1, 0, 0), 5, skill_id=4)]
+    tables = {"skill_metrics": [*SKILLS, *rows], "collection_gaps": [gap("1", at(5), far)]}
+    store(place, tmp_path / "dlt", tables, form)
+
+    history = read(Store(place, "conversations"), 7)
+    assert (DAYS, ("1", "2"), 2) == (history.days, history.accounts, history.ahead)
+    assert (SECOND, FIFTH) == (history.first, history.last)
