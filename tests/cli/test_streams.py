@@ -51,7 +51,9 @@ def test_what_is_said_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert ("", "msgconv: first second third fourth\n") == capsys.readouterr()
 
 
-@pytest.mark.parametrize("hidden", [each for each in HIDDEN if "\x7f" <= each != "\udcff"], ids=ascii)
+@pytest.mark.parametrize(
+    "hidden", [each for each in HIDDEN if "\x7f" <= each != "\udcff"], ids=ascii
+)
 def test_a_document_on_a_screen_has_the_same_values(hidden: str) -> None:
     """Escapes stand for what hides: JSON lets them."""
     document = f'{{"a{hidden}": "{hidden}[red]\u00e4"}}\n'
