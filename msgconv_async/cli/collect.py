@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from threading import Event, Thread
 from types import FrameType
 from typing import NoReturn
 
@@ -22,6 +25,8 @@ from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
 
+_LOG = logging.getLogger("msgconv_async")
+
 _MINUTE = timedelta(minutes=1)
 
 LONGEST = timedelta(hours=12)
@@ -30,6 +35,11 @@ LONGEST = timedelta(hours=12)
 _APART = timedelta(seconds=0.3)
 """From one account to the next, so that a thousand are a trickle; unless that takes more than half
 of the time to the next round."""
+
+_GRACE = 3.0
+"""Seconds that a round has to end once it was told to."""
+
+_STOPPED = "stopped; the next run goes on from where the last round ended"
 
 
 class Collect:
@@ -75,10 +85,16 @@ class Collect:
         """Collect one round, or round after round until something stops it, such as Ctrl-C."""
         if self._note:
             complain(self._note)
-        with _stoppable(), Reader(session) as reader:
+        with _private(), _stoppable(), Reader(session) as reader:
+            code, said = FAILED, ""
             while True:
                 begun = time.monotonic()
-                code, said = self._round(reader)
+                try:
+                    code, said = self._round(reader)
+                except ConfigurationError as error:
+                    if not said:
+                        raise
+                    said = str(error)  # what has worked may work again
                 if self._every is None:
                     complain(said)
                     return code
@@ -107,11 +123,26 @@ class Collect:
             raise
         except MsgConvError as error:
             return FAILED, str(error)
+        except Exception as error:
+            if self._every is None:
+                raise
+            _LOG.exception("this is a fault of msgconv's")
+            return FAILED, f"the round failed: {type(error).__name__}"
         return FAILED if progress.failed else OK, f"{progress.summary()} into {self._store}"
 
 
 def _show(progress: Progress, batch: Batch) -> None:
     progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
+
+
+@contextmanager
+def _private() -> Iterator[None]:
+    """Make files and folders for their owner alone; those that are there keep their modes."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
@@ -129,9 +160,10 @@ def _stoppable() -> Iterator[None]:
         )
     }
     try:
-        yield
+        with _ended_in_time():
+            yield
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        complain("stopped; the next run goes on from where the last round ended")
+        complain(_STOPPED)
         # Of either signal, dlt makes a KeyboardInterrupt while it loads.
         if getattr(error, "signal_code", None) == signal.SIGTERM:
             raise asyncio.CancelledError from None
@@ -139,3 +171,33 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _ended_in_time() -> Iterator[None]:
+    """End the process if a signal has not ended what is inside after `_GRACE` seconds.
+
+    A database's driver hears no signal while its server does not answer, and dlt waits for what it
+    is loading. A collector may end anywhere: what was not stored is asked for again.
+    """
+    numbers, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    over = Event()
+
+    def watch() -> None:
+        while received := os.read(numbers, 1):
+            if received[0] in (signal.SIGINT, signal.SIGTERM) and not over.wait(_GRACE):
+                complain(_STOPPED)
+                os._exit(128 + received[0])
+
+    watching = Thread(target=watch, name="signals", daemon=True)
+    watching.start()
+    before = signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(wakeup)
+        watching.join()
+        os.close(numbers)

@@ -168,4 +168,4 @@ def log_to_stderr(level: int) -> None:
 
 class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        complain(record.getMessage())
+        complain(self.format(record))

@@ -14,6 +14,7 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.runtime.telemetry import stop_telemetry
 
 from msgconv_async.errors import ConfigurationError, MsgConvError
+from msgconv_async.export.settings import heeding
 
 Destination: TypeAlias = DltDestination[Any, Any]
 
@@ -36,15 +37,19 @@ def set_defaults() -> None:
     """Let dlt report nothing of its use and log nothing, unless its user configured it.
 
     What goes wrong is raised as well, and told once.
+
+    Raises:
+        ConfigurationError: A file with dlt's settings cannot be read.
     """
-    context = dlt.current.run_context()
-    config = context.runtime_config
-    if dlt.config.get("runtime.dlthub_telemetry") is None:
-        config.dlthub_telemetry = False
-    if dlt.config.get("runtime.log_level") is None:
-        config.log_level = "CRITICAL"
-    stop_telemetry()
-    context.initialize_runtime(config)
+    with heeding():
+        context = dlt.current.run_context()
+        config = context.runtime_config
+        if dlt.config.get("runtime.dlthub_telemetry") is None:
+            config.dlthub_telemetry = False
+        if dlt.config.get("runtime.log_level") is None:
+            config.log_level = "CRITICAL"
+        stop_telemetry()
+        context.initialize_runtime(config)
 
 
 def destination(text: str) -> Destination:
@@ -59,6 +64,11 @@ def destination(text: str) -> Destination:
     Raises:
         ConfigurationError: dlt knows none of that name, or it takes no location here.
     """
+    with heeding():
+        return _destination(text)
+
+
+def _destination(text: str) -> Destination:
     name, _, where = text.partition(":")
     located = where
     if name == "duckdb" and not where and dlt.secrets.get("destination.duckdb.credentials") is None:

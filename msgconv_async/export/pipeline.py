@@ -5,8 +5,10 @@ What makes it exactly once, whatever is killed in between:
 1. Where each account stands is part of the pipeline's state, which dlt stores at the destination
    when all rows are there. A run that dies before leaves it as it was, and the next asks again.
 2. Tables merge by account and interval: rows of a bucket that were loaded before, by half a run for
-   example, or that the service revised, are replaced by those that it has now. Where a destination
-   can only append, what half a run left is removed, and a bucket waits until it has settled.
+   example, or that the service revised, are replaced by those that it has now. Of rows that reached
+   the staging tables twice, as when a connection breaks before it says that a copy was committed,
+   one is taken. Where a destination can only append, what half a run left is removed, and a bucket
+   waits until it has settled.
 3. What the API no longer reaches is a row of ``collection_gaps``.
 
 See https://dlthub.com/docs/general-usage/state and, for merging,
@@ -18,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -54,9 +56,21 @@ _GAP_SCHEMA = pa.schema(
 KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
 """What identifies a row, by table."""
 
-_MERGE_KEY = slice(2)
-"""The columns of a key by which rows are replaced: all of a bucket together, since one that the
-service revised may have lost some."""
+
+def _replaced(key: Sequence[str]) -> str:
+    """Return the condition for stored rows that a load replaces.
+
+    Rows are replaced by the first two columns of their key: all of a bucket together, since one
+    that the service revised may have lost some. dlt would do that for a ``merge_key`` as well, but
+    beside the ``primary_key``, which makes it take each staged row once, it would look for either
+    of the two: no database has a fast plan for that. The staged columns get other names, so that
+    the plain ones can only be those of the stored rows, in any dialect.
+    """
+    first, second = key[:2]
+    return (
+        f"EXISTS (SELECT 1 FROM (SELECT {first} AS k1, {second} AS k2 FROM {{staging_table}}) s"  # noqa: S608 - names of ours
+        f" WHERE s.k1 = {first} AND s.k2 = {second})"
+    )
 
 
 def _with_time(schema: pa.Schema) -> pa.Schema:
@@ -204,7 +218,7 @@ def conversation_metrics(
             since = None if since is None else msgspec.structs.replace(since, query="")
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
-        turns = 0
+        turns, seen = 0, set[tuple[str, datetime]]()
         with reader or Reader() as reading:
             for found, closed in reading.follow(
                 accounts,
@@ -215,11 +229,11 @@ def conversation_metrics(
                 over=over,
             ):
                 _log(found)
-                items = found
+                items = [item for item in found if _is_first(item, seen)]
                 try:
                     tables = _tables(items)
                 except UnexpectedResponse:
-                    items = [_fitting(each) for each in found]
+                    items = [_fitting(each) for each in items]
                     tables = _tables(items)
                 if items:
                     yield tables
@@ -241,6 +255,16 @@ def conversation_metrics(
         return [batches, *(_resource(name, batches, append=append) for name in KEYS)]
 
     return source()
+
+
+def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
+    """Tell whether a bucket was not handed out before in this run, and remember it."""
+    if not isinstance(item, ClosedBucket):
+        return True
+    key = item.account.id, item.interval.end
+    first = key not in seen
+    seen.add(key)
+    return first
 
 
 def _log(items: Iterable[Item]) -> None:
@@ -285,10 +309,9 @@ def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
     def pick(batch: dict[str, pa.Table]) -> pa.Table:
         return batch[name]
 
+    key = KEYS[name]
+    merge = {"disposition": "merge", "destination_scope": _replaced(key)}
+    disposition: Any = "append" if append else merge  # dlt's own type knows the names alone
     return dlt.transformer(
-        pick,
-        data_from=batches,
-        name=name,
-        merge_key=KEYS[name][_MERGE_KEY],
-        write_disposition="append" if append else "merge",
+        pick, data_from=batches, name=name, primary_key=key, write_disposition=disposition
     )

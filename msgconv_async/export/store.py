@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from hashlib import blake2b
@@ -30,6 +31,7 @@ from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, StoreInUse, elsewhere
 from msgconv_async.export.leftovers import remove_leftovers
 from msgconv_async.export.pipeline import KEYS
+from msgconv_async.export.settings import heeding
 
 DATASET = "conversations"
 """The dataset (a database's schema, or a folder) where no other is named."""
@@ -40,6 +42,16 @@ PIPELINE = "msgconv"
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _USER_INFO = re.compile(r"//[^/@]*@")
+
+_LOG = logging.getLogger("msgconv_async")
+
+_SILENCE = {
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
+"""After about a minute without a sign of it, a PostgreSQL server counts as gone."""
 
 _STATES = 10
 """Of where collecting stood, so many are kept in a database; one is in force."""
@@ -67,12 +79,22 @@ class Store:
             )
         self.destination = destination
         self.dataset = dataset
-        config = self._config()
+        with heeding():
+            client = self._configured()
+        config = client.config
+        self._errors: tuple[type[Exception], ...] = (DltException, OSError, *_driver_errors(client))
         self._type = config.destination_type
+        if self._type == "filesystem" and "{load_id}" not in config.layout.rpartition("/")[2]:
+            raise ConfigurationError(
+                f"destination 'filesystem': its layout {config.layout!r} must have {{load_id}} in"
+                " the names of files, by which those of half a load are told"
+            )
         self._secrets = tuple(_secrets(config.credentials))
         self._where = _USER_INFO.sub("//", str(config.data_location()))
         if self._type == "postgres":
             _check_address(config.credentials)
+            _bound_silence(config.credentials)
+            destination.config_params["credentials"] = config.credentials
         digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
         self._state_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
         if self._type == "duckdb" and Path(self._where).stem == dataset:
@@ -86,11 +108,11 @@ class Store:
         dataset = dlt.dataset(self.destination, self.dataset, schema=dlt.Schema(PIPELINE))
         return dataset.destination_client
 
-    def _config(self) -> Any:
-        """Return what dlt made of its configuration, the environment and what it was told."""
+    def _configured(self) -> Any:
+        """Return dlt's client, having seen that it has all that it needs to be told."""
         name = self.destination.destination_name
         try:
-            return self._client().config
+            return self._client()
         except ConfigFieldMissingException as error:
             missing = [each for each in error.fields if each != "local_dir"]
             raise ConfigurationError(
@@ -110,7 +132,8 @@ class Store:
     @property
     def merges(self) -> bool:
         """Whether rows can be replaced by their keys; otherwise they can only be added."""
-        capabilities = self.destination.capabilities()
+        with heeding():
+            capabilities = self.destination.capabilities()
         strategies = capabilities.supported_merge_strategies or []
         if (select := capabilities.merge_strategies_selector) is not None:
             strategies = list(select(strategies, table_schema={"name": PIPELINE}))
@@ -168,6 +191,8 @@ class Store:
             if rows != [(True,)]:
                 raise StoreInUse(f"another collector is at work on {self}")
             session = client.native_connection
+            # Closing releases it as well, but only when the server comes to it.
+            connection.callback(_unlock, session, key)
             yield lambda: self._check_held(session)
 
     def _check_held(self, session: Any) -> None:
@@ -189,7 +214,7 @@ class Store:
             StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
-        with self.exclusive() as check_held, self._failing():
+        with heeding(), self.exclusive() as check_held, self._failing():
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
             with self._without_leftovers(source.resources):
                 self._check_clock()
@@ -203,12 +228,10 @@ class Store:
                 file_format = _FILE_FORMATS.get(self._type)  # None leaves it to dlt
                 pipeline.extract(source, loader_file_format=file_format)
                 pipeline.normalize()
+                if self._type != "filesystem":
+                    self._prepare(pipeline)
                 check_held()
                 pipeline.load()
-            if self._type != "filesystem":
-                with suppress(SqlClientNotAvailable), pipeline.sql_client() as client:
-                    for statement in self._upkeep(pipeline, client):
-                        client.execute_sql(statement)
 
     def _check_clock(self) -> None:
         """See that this load will be the newest, by which dlt knows the state that is in force.
@@ -244,16 +267,20 @@ class Store:
                 remove_leftovers(client, tables)
             raise
 
-    def _upkeep(self, pipeline: dlt.Pipeline, client: SqlClientBase[Any]) -> Iterator[str]:
-        """Yield statements that keep a database in order."""
-        states = client.make_qualified_table_name("_dlt_pipeline_state")
-        oldest = pipeline.state["_state_version"] - _STATES
-        yield f"DELETE FROM {states} WHERE pipeline_name = '{PIPELINE}' AND version < {oldest}"  # noqa: S608
-        if self._type == "postgres":
-            # It is to hold the keys itself, and to find a row among many.
-            for name, key in KEYS.items():
-                columns = ", ".join(key)
-                yield f"CREATE UNIQUE INDEX IF NOT EXISTS {name}_key ON {name} ({columns})"
+    def _prepare(self, pipeline: dlt.Pipeline) -> None:
+        """Make the tables, and keep a database in order, before anything is loaded into it."""
+        pipeline.sync_schema()
+        with suppress(SqlClientNotAvailable), pipeline.sql_client() as client:
+            states = client.make_qualified_table_name("_dlt_pipeline_state")
+            oldest = pipeline.state["_state_version"] - _STATES
+            client.execute_sql(
+                f"DELETE FROM {states} WHERE pipeline_name = %s AND version < %s",  # noqa: S608
+                PIPELINE,
+                oldest,
+            )
+            if self._type == "postgres":
+                for name, key in KEYS.items():
+                    _hold_key(client, name, key)
 
     @contextmanager
     def reading(self) -> Iterator[dlt.Dataset]:
@@ -271,7 +298,7 @@ class Store:
                 raise ConfigurationError(f"there is no file {file}: nothing was collected")
             destination = dlt.destinations.duckdb(DuckDbCredentials(file, read_only=True))
         try:
-            with dlt.dataset(destination, self.dataset) as opened:
+            with heeding(), dlt.dataset(destination, self.dataset) as opened:
                 if not opened.schema.is_new:
                     yield opened
                     return
@@ -287,7 +314,7 @@ class Store:
         """Translate what dlt and what is below it raise."""
         try:
             yield
-        except (DltException, OSError) as error:
+        except self._errors as error:
             causes = list(_causes(error))
             for cause in causes:
                 # What the source raised, or Ctrl-C: dlt packs them in.
@@ -316,6 +343,18 @@ class Store:
         return StoreFailed(f"{self} cannot be used: {reason}")
 
 
+def _unlock(session: Any, key: int) -> None:
+    with suppress(Exception), session.cursor() as cursor:  # it may have broken
+        cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
+
+
+def _driver_errors(client: Any) -> tuple[type[Exception], ...]:
+    """Return what a database's driver raises where dlt does not translate it: PEP 249's Error."""
+    driver = getattr(getattr(client, "sql_client", None), "dbapi", None)
+    error = getattr(driver, "Error", None)
+    return (error,) if isinstance(error, type) else ()
+
+
 def _secrets(credentials: Any) -> Iterator[str]:
     """Yield what no error may show, longest first."""
     if not isinstance(credentials, CredentialsConfiguration):
@@ -339,6 +378,35 @@ def _check_address(credentials: Any) -> None:
             " postgresql://user:password@host/database, with what is not a letter or digit of the"
             " password written as %40 for @ and so on"
         )
+
+
+def _bound_silence(credentials: Any) -> None:
+    """Let a connection break whose other end is gone, unless the address says how long that takes.
+
+    See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES.
+    """
+    credentials.query = {**_SILENCE, **(credentials.query or {})}
+
+
+def _hold_key(client: SqlClientBase[Any], name: str, key: Sequence[str]) -> None:
+    """Let PostgreSQL hold a table's key itself, and find a row among many by it.
+
+    A dataset whose first load was cut short by an earlier version of this module may hold rows
+    twice, which are the same in all columns: one of each is kept.
+    """
+    index = client.make_qualified_table_name(f"{name}_key")
+    if client.execute_sql("SELECT to_regclass(%s) IS NOT NULL", index) == [(True,)]:
+        return
+    same = " AND ".join(f"one.{column} = other.{column}" for column in key)
+    with client.begin_transaction():
+        client.execute_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
+        found = client.execute_sql(
+            f"WITH gone AS (DELETE FROM {name} one USING {name} other"  # noqa: S608 - names of ours
+            f" WHERE {same} AND one.ctid > other.ctid RETURNING 1) SELECT count(*) FROM gone"
+        )
+        client.execute_sql(f"CREATE UNIQUE INDEX {name}_key ON {name} ({', '.join(key)})")
+    if found and (doubled := found[0][0]):
+        _LOG.warning("%s: %s rows were stored twice, and are kept once", name, doubled)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import subprocess
 import time
 from contextlib import closing
 from pathlib import Path
@@ -130,6 +132,70 @@ def test_every_goes_on_until_it_is_stopped(sandbox: str, number: int, code: int)
     assert 1 == len(err.splitlines())
     assert time.monotonic() - began < 3
     assert 288 == count("account_metrics")
+
+
+def next_line(process: subprocess.Popen[bytes], part: bytes) -> bytes:
+    """Return the next line on stderr that holds something."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if part in line)
+
+
+def test_a_database_that_refuses_does_not_end_a_collector(
+    sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # but does not listen
+        address = f"postgresql://me:hush@127.0.0.1:{taken.getsockname()[1]}/history"
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
+        place = ("--destination", "postgres")
+        with start("collect", "71", *place, "--every", "5m", "--base-url", sandbox) as process:
+            said = next_line(process, b"UTC: ")
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            _, rest = process.communicate(timeout=10)
+    assert b"Connection refused" in said
+    assert b"; next round at " in said
+    assert b"hush" not in said
+    assert 143 == process.returncode
+    assert b"Traceback" not in said + rest
+
+
+def test_a_database_that_does_not_answer_makes_no_collector_deaf(
+    sandbox: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a server that was stopped: the driver waits inside the one thread that hears signals."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://me:hush@127.0.0.1:{silent.getsockname()[1]}/history"
+        monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
+        place = ("--destination", "postgres")
+        with start("collect", "71", *place, "--every", "5m", "--base-url", sandbox) as process:
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(8)
+                process.send_signal(signal.SIGTERM)
+                began = time.monotonic()
+                _, said = process.communicate(timeout=20)
+    assert 143 == process.returncode
+    assert b"msgconv: stopped; the next run goes on" in said
+    assert time.monotonic() - began < 8
+
+
+def test_settings_of_dlt_that_cannot_be_read_are_one_sentence(sandbox: str, folder: Path) -> None:
+    (folder / ".dlt").mkdir()
+    (folder / ".dlt" / "config.toml").write_text("load = [")
+    with start("collect", "71", "--once", "--base-url", sandbox) as process:
+        _, said = process.communicate(timeout=20)
+    assert 2 == process.returncode
+    assert b"dlt's settings cannot be read: " in said
+    assert 1 == len(said.splitlines())
+
+
+def test_what_is_made_is_for_its_owner_alone(sandbox: str, folder: Path) -> None:
+    with start("collect", "71", "--once", "--base-url", sandbox) as process:
+        process.communicate(timeout=30)
+    made = [folder / "msgconv.duckdb", *(folder / "dlt").rglob("*")]
+    assert len(made) > 2
+    assert not [each for each in made if each.stat().st_mode & 0o077]
 
 
 def test_a_terminal_sees_a_bar(sandbox: str) -> None:

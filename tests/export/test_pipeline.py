@@ -200,8 +200,8 @@ def test_any_pipeline_can_load_it(world: World, tmp_path: Path) -> None:
     assert {"skill_metrics"} == set(pipeline.default_schema.data_table_names())
     table = pipeline.default_schema.get_table("skill_metrics")
     assert "merge" == table["write_disposition"]
-    keys = [name for name, column in table["columns"].items() if column.get("merge_key")]
-    assert ["account_id", "interval_end"] == keys
+    keys = [name for name, column in table["columns"].items() if column.get("primary_key")]
+    assert ["account_id", "interval_end", "skill_id"] == keys
 
 
 def test_a_mistake_in_what_is_asked_shows_at_once(world: World) -> None:
