@@ -11,10 +11,13 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aioresponses import aioresponses
+from hypothesis import settings
 
 # Else looptime asks for a loop around every plain test, and on Python 3.11 that makes one which
 # nobody closes.
 asyncio.set_event_loop(None)
+
+settings.register_profile("long", max_examples=20_000, deadline=None)
 
 _TURNS = 10
 """Turns of the event loop in which what was cancelled may come to its end."""
