@@ -5,11 +5,12 @@ users, and OAuth 1.0 API keys (RFC 5849, HMAC-SHA1), which LivePerson ended on 2
 old accounts and private clouds still use.
 """
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -30,7 +31,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bearer: Stands in the Authorization header.
-        lifetime: Seconds until it expires.
+        lifetime: Seconds until it expires; infinity where that was not told: then it is used until
+            a request is refused.
         csrf: Goes with `cookies` into a refresh or a logout; empty where there is neither.
         cookies: The session's.
     """
@@ -121,14 +123,18 @@ class ClientCredentials(LoginCredentials):
     def parse(self, answer: Answer, account_id: str) -> Login:
         """Read the token."""
         token = _decoded(_TOKEN, answer, account_id)
-        return Login(bearer=_safe_bearer(token.access_token, account_id), lifetime=token.expires_in)
+        return Login(
+            bearer=_safe_bearer(token.access_token, account_id),
+            lifetime=_lifetime(token.expires_in, "expires_in", account_id),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class UserLogin(LoginCredentials):
     """A user's name and password, traded at the agent login service for a session.
 
-    The session is kept alive while the `ConversationSession` is open, and logged out on its close.
+    The session is kept alive while its account is asked at least every twenty minutes, and logged
+    out after that, when it is replaced, or on the close of the `ConversationSession`.
 
     Args:
         username: The login name.
@@ -160,7 +166,7 @@ class UserLogin(LoginCredentials):
         session = _decoded(_SESSION, answer, account_id)
         return Login(
             bearer=_safe_bearer(session.bearer, account_id),
-            lifetime=session.session_ttl / 1000,
+            lifetime=_lifetime(session.session_ttl, "sessionTTl", account_id) / 1000,
             csrf=session.csrf,
             cookies=answer.cookies,
         )
@@ -263,26 +269,46 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+_Number: TypeAlias = float | str | None
+"""As services send one: bare, in a string, or null."""
+
+
 class _Token(msgspec.Struct):
     access_token: str
-    expires_in: float = math.inf
+    expires_in: _Number = None
 
 
 class _Session(msgspec.Struct, rename={"session_ttl": "sessionTTl"}):
     bearer: str
     csrf: str
-    session_ttl: int = 8 * 3600 * 1000
+    session_ttl: _Number = 8 * 3600 * 1000.0
 
 
 _TOKEN = msgspec.json.Decoder(_Token)
-_SESSION = msgspec.json.Decoder(_Session, strict=False)
+_SESSION = msgspec.json.Decoder(_Session)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_D], answer: Answer, account_id: str) -> _D:
     try:
-        return decoder.decode(answer.body)
+        return decoder.decode(answer.body.removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnexpectedResponse(f"login: {error}", account_id=account_id) from None
+
+
+def _lifetime(told: _Number, name: str, account_id: str) -> float:
+    """Return how long a login lives, in the unit it was told in; infinity if it was not.
+
+    Null, 0 and less tell nothing: a bearer that was given out is meant to be used.
+    """
+    try:
+        lifetime = float(told or 0)
+    except ValueError:
+        lifetime = math.nan
+    if math.isnan(lifetime):
+        raise UnexpectedResponse(
+            "login: it is not a number", where=f"$.{name}", account_id=account_id
+        )
+    return lifetime if lifetime > 0 else math.inf
 
 
 def _safe_bearer(token: str, account_id: str) -> str:
