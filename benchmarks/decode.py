@@ -30,8 +30,9 @@ import orjson
 import pydantic
 import pydantic.dataclasses
 
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationMetrics, decode_report
+from msgconv_async.protocol.report import ConversationMetrics
 
 BUCKET = 5  # minutes
 SKILLS, AGENTS = 10, 20

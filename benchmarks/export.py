@@ -29,8 +29,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from benchmarks.decode import BUCKET, Contender, Prepare, document, measure
 from msgconv_async.export import TABLES
 from msgconv_async.export.arrow import SCHEMAS, report_tables
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, decode_report
+from msgconv_async.protocol.report import ConversationMetrics, ConversationReport
 
 ACCOUNT = "10000001"
 SLOWER, PACE = 3, 500_000

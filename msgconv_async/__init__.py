@@ -23,6 +23,7 @@ from msgconv_async.errors import (
     UnexpectedResponse,
 )
 from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import (
     AgentBreakdown,
@@ -30,7 +31,6 @@ from msgconv_async.protocol.report import (
     ConversationReport,
     Interval,
     SkillBreakdown,
-    decode_report,
 )
 
 __version__ = "0.1.0"

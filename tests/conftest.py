@@ -65,8 +65,10 @@ async def _nothing_is_left_behind() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the developer's environment out."""
-    monkeypatch.delenv("MSGCONV_BASE_URL", raising=False)
+    """Keep the developer's environment out, and let every terminal be the same one."""
+    for name in ("MSGCONV_BASE_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 class _Response(aiohttp.ClientResponse):

@@ -22,14 +22,18 @@ from msgconv_async import Checkpoint
 from msgconv_async.cli.app import app
 from msgconv_async.sandbox import Clock, Sandbox
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+READMES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("msgconv_async/*/README.md")),
+    ROOT / "benchmarks" / "README.md",
+]
 NOON = datetime(2026, 3, 4, 12, 2, tzinfo=UTC)
 """At night, an hour may pass without a conversation in some skill."""
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in READMES)
 PROGRAMS = dict(
     re.findall(
-        r"^## ([^\n]*)\n(?:(?!^## ).)*?^```python\n(.*?)^```",
-        README.read_text(encoding="utf-8"),
-        re.DOTALL | re.MULTILINE,
+        r"^##+ ([^\n]*)\n(?:(?!^##+ ).)*?^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE
     )
 )
 
@@ -53,7 +57,7 @@ async def _output(
         sys.executable,
         *("-W", "error" if strict else "ignore", "-c", program),
         cwd=cwd,
-        env=dict(os.environ) | {"PYTHONPATH": str(README.parent)},
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -74,20 +78,29 @@ def test_every_program_is_run_here() -> None:
     tested = [
         "A question",
         "In a web service",
-        "With FastAPI",
         "Many accounts",
         "Following over time",
         "ETL",
-        "Every bucket in a database",
-        "The sandbox as a test double",
+        "With FastAPI",
+        "In a dlt pipeline of your own",
+        "As a test double",
     ]
     assert tested == list(PROGRAMS)
-    assert len(tested) == README.read_text(encoding="utf-8").count("```python\n")
+    assert len(tested) == TEXT.count("```python\n")
+
+
+def test_the_first_page_is_read_in_five_minutes() -> None:
+    """What is longer has a page of its own, and every page is there."""
+    text = READMES[0].read_text(encoding="utf-8")
+    assert 350 >= len(text.splitlines())
+    for page in READMES:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), link
 
 
 def test_nothing_is_left_to_be_filled_in() -> None:
     """No line stands for a table that was to come."""
-    lines = README.read_text(encoding="utf-8").splitlines()
+    lines = TEXT.splitlines()
     assert [] == [line for line in lines if re.fullmatch("[A-Z_]{3,}", line)]
 
 
@@ -166,7 +179,7 @@ async def test_a_pipeline_of_ones_own_loads_a_day(
     """Dlt uses what is deprecated, so it may warn."""
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
-    lines = await _output("Every bucket in a database", cwd=tmp_path, strict=False)
+    lines = await _output("In a dlt pipeline of your own", cwd=tmp_path, strict=False)
     assert "1 load package(s) were loaded to destination duckdb" in "\n".join(lines)
     with closing(duckdb.connect(str(tmp_path / "metrics.duckdb"))) as connection:
         rows = connection.execute("SELECT count(*) FROM conversations.account_metrics").fetchall()
@@ -176,9 +189,7 @@ async def test_a_pipeline_of_ones_own_loads_a_day(
 
 def test_airflow_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a stand-in, for Airflow is larger than all of this."""
-    [program] = re.findall(
-        r"^```py\n(.*?)^```", README.read_text("utf-8"), re.DOTALL | re.MULTILINE
-    )
+    [program] = re.findall(r"^```py\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     commands: list[str] = []
 
     def dag(**_: Any) -> Callable[..., Any]:
@@ -197,8 +208,7 @@ def test_airflow_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_command_that_is_shown_is_one() -> None:
     """With options that there are."""
-    text = README.read_text("utf-8")
-    blocks = re.findall(r"^```(?:sh|text|ini|py)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(?:sh|text|ini|py)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
     commands = [
         found.partition(" 2>>")[0].rstrip('"')
         for block in blocks
@@ -211,5 +221,5 @@ def test_every_command_that_is_shown_is_one() -> None:
 
 
 async def test_the_test_double_holds_its_own_test() -> None:
-    names = _names("The sandbox as a test double")
+    names = _names("As a test double")
     await names["test_a_failing_service_is_asked_again"]()

@@ -1,11 +1,14 @@
 """Where following stands, what it hands out, and how an answer moves it on. No I/O, no clock.
 
-An account's position is the end of the last bucket that was taken, and a digest of each bucket that
-is still settling: events may reach it late, so it is read again and compared. Every item comes with
-the position that holds once it is taken, so that nothing moves before somebody has it.
+An account's position is the end of the last bucket that was taken, a digest of each bucket that is
+still settling, and the buckets before it that could not be taken. Events may reach a settling
+bucket late, so it is read again and compared. A bucket that an answer left out, or that could not
+be read, is told once as a failure and asked for again at each turn, until an answer has it or it
+lies too far back. Every item comes with the position that holds once it is taken, so that nothing
+moves before somebody has it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, NamedTuple, Self, TypeAlias
@@ -13,10 +16,11 @@ from typing import Annotated, Any, NamedTuple, Self, TypeAlias
 import msgspec
 
 from msgconv_async.client.account import Account
-from msgconv_async.errors import ConfigurationError, MsgConvError
-from msgconv_async.protocol.buckets import BUCKET
-from msgconv_async.protocol.query import MAX_TIMEFRAME
-from msgconv_async.protocol.report import Interval
+from msgconv_async.client.service_clock import ServiceClock
+from msgconv_async.errors import ConfigurationError, MsgConvError, UnexpectedResponse
+from msgconv_async.protocol.buckets import BUCKET, floor
+from msgconv_async.protocol.query import MAX_TIMEFRAME, ConversationQuery
+from msgconv_async.protocol.report import Interval, Unreadable
 
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -55,7 +59,9 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """An account could not be read this time. It is tried again at its next turn, and catches up.
+    """An account, or some of its buckets, could not be read this time.
+
+    It is asked again at its next turn, and catches up.
 
     Attributes:
         account: Whose turn it was.
@@ -75,15 +81,21 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         through: The end of what was taken, aware UTC.
         settling: A digest of each bucket that will be read again, by its end.
+        missing: The ends of buckets up to ``through`` that could not be taken, oldest first.
+        early: Buckets that end after ``through`` and up to here were handed out before their time,
+            and come again as revised ones; None if there are none.
     """
 
     through: _Aware
     settling: dict[_Aware, str] = {}
+    missing: tuple[_Aware, ...] = ()
+    early: _Aware | None = None
 
     @property
     def oldest(self) -> datetime:
         """Where the next answer must start, or earlier."""
-        return min([self.through, *(end - BUCKET for end in self.settling)])
+        ends = [*self.settling, *self.missing]
+        return min([self.through, *(end - BUCKET for end in ends)])
 
     def timeframe(self, now: datetime) -> int:
         """Return the minutes to ask for, with a bucket to spare.
@@ -95,22 +107,27 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(1, min(buckets, DAY // BUCKET)) * (BUCKET // _MINUTE)
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where following stands, as a value to store and to hand back as ``since``.
 
     Attributes:
         accounts: How far each account was taken, by its id.
+        query: A digest of the queries it is of: their skills, agents, groups and versions. Empty in
+            one that an older version wrote: it passes for any.
+        clocks: What is known of the services' clocks, by account id.
     """
 
     accounts: Mapping[str, Position] = {}
+    query: str = ""
+    clocks: Mapping[str, ServiceClock] = {}
 
     def to_json(self) -> str:
-        """Return it as one line of JSON, of some 250 bytes for each account."""
+        """Return it as one line of JSON, of some 280 bytes for each account."""
         return msgspec.json.encode(self).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, of this version or an older one.
 
         Raises:
             ConfigurationError: It is something else.
@@ -127,6 +144,16 @@ DAY = MAX_TIMEFRAME * _MINUTE
 """How far back the API reaches."""
 
 
+def digest_of(queries: Iterable[ConversationQuery]) -> str:
+    """Return a digest of what queries ask for; time frames and the order of ids do not count."""
+    asked = []
+    for query in queries:
+        ids = (query.skill_ids, query.agent_ids, query.group_ids)
+        ordered = [sorted(each) if isinstance(each, tuple) else each for each in ids]
+        asked.append(msgspec.json.encode([query.version, *ordered]))
+    return blake2b(b"\n".join(sorted(asked)), digest_size=6).hexdigest()
+
+
 class Step(NamedTuple):
     """An item, and the account's position once it is taken; None leaves that as it was."""
 
@@ -137,7 +164,7 @@ class Step(NamedTuple):
 def advance(
     account: Account,
     position: Position | None,
-    intervals: Iterable[Interval],
+    intervals: Sequence[Interval | Unreadable],
     settle: int,
     *,
     revise: bool = True,
@@ -153,35 +180,148 @@ def advance(
             that none comes twice.
 
     Yields:
-        Buckets that changed, then gaps and new buckets, in order of time.
+        A failure if buckets cannot be taken and that is news; then gaps, and buckets that are new
+        or changed, in order of time.
     """
     closed = [each for each in intervals if each.complete]
-    if not revise:
-        closed, settle = closed[: max(0, len(closed) - settle)], 0
     if not closed:
         return
+    reached = closed[-1].end - DAY  # what starts before, the service no longer has
+    if not revise:
+        closed, settle = closed[: max(0, len(closed) - settle)], 0
+        if not closed:
+            return
+    if position is None:
+        position = Position(closed[0].start)
+    reading = _Reading(position, {each.end: each for each in closed}, closed[-1].end, reached)
+    if (error := reading.news(account)) is not None:
+        yield Step(Failure(account, error), reading.position())
+    for start, end in reading.forget():
+        yield Step(Gap(account, start, end), reading.position())
     settled = closed[-1].end - settle * BUCKET
-    through = position.through if position else closed[0].start
-    settling = {
-        end: digest
-        for end, digest in (position.settling if position else {}).items()
-        if end > closed[0].start  # what lies further back can no longer be read
-    }
-    for interval in closed:
-        end, new = interval.end, interval.start >= through
-        before = settling.pop(end, "")
-        if not (new or before):
-            continue  # it has settled
-        if interval.start > through:
-            gap = Gap(account, through, interval.start)
-            yield Step(gap, Position(interval.start, dict(settling)))
-        through = max(through, end)
+    for end in reading.ends:
+        interval = reading.by_end.get(end)
+        before = reading.settling.get(end, "")
+        if not isinstance(interval, Interval):
+            reading.leave(end)
+            continue
         digest = _digest(interval) if before or end > settled else ""
-        if end > settled:
-            settling[end] = digest
-        if new or digest != before:
-            bucket = ClosedBucket(account, interval, revised=not new)
-            yield Step(bucket, Position(through, dict(settling)))
+        revised = bool(before) or (position.early is not None and end <= position.early)
+        reading.take(end, digest if end > settled else "")
+        if digest != before or not before:
+            yield Step(ClosedBucket(account, interval, revised), reading.position())
+
+
+class _Reading:
+    """An answer as it is taken: a position that moves bucket by bucket.
+
+    Attributes:
+        by_end: What the answer has of each closed bucket, by the bucket's end.
+        ends: The ends of the buckets that are to be taken, or taken again.
+        settling: As `Position` has it.
+    """
+
+    def __init__(
+        self,
+        position: Position,
+        by_end: Mapping[datetime, Interval | Unreadable],
+        last: datetime,
+        reached: datetime,
+    ) -> None:
+        self.by_end = by_end
+        self.settling = {
+            end: digest for end, digest in position.settling.items() if end - BUCKET >= reached
+        }
+        self._through = position.through
+        self._handed = set(position.settling)
+        self._missing = set(position.missing)
+        self._passed: list[datetime] = []
+        self._early = position.early
+        self._reached = reached
+        first = floor(max(position.through, reached))
+        new = {first + number * BUCKET for number in range(1, (last - first) // BUCKET + 1)}
+        again = {end for end in self.settling.keys() | self._missing if end <= last}
+        self.ends = sorted(end for end in new | again if end - BUCKET >= reached)
+
+    def position(self) -> Position:
+        early = self._early if self._early is not None and self._early > self._through else None
+        return Position(self._through, dict(self.settling), tuple(sorted(self._missing)), early)
+
+    def news(self, account: Account) -> UnexpectedResponse | None:
+        """Return the error that tells which buckets cannot be taken, unless it was told before.
+
+        Of those that were handed out before, and settle, it is known as soon as that is told; the
+        others are missing once a later one is taken.
+        """
+        untold = [
+            end
+            for end in self.ends
+            if end not in self._missing and not isinstance(self.by_end.get(end), Interval)
+        ]
+        if not untold:
+            return None
+        self._missing.update(end for end in untold if end <= self._through)
+        first = self.by_end.get(untold[0])
+        cause = first.error if isinstance(first, Unreadable) else None
+        which = f"the interval {_span(untold[0] - BUCKET, untold[0])}"
+        if len(untold) > 1:
+            stretch = _span(untold[0] - BUCKET, untold[-1])
+            which = f"{len(untold)} of the intervals {stretch}"
+        return UnexpectedResponse(
+            f"{which} cannot be taken, and will be asked for again:"
+            f" {cause.args[0] if cause else 'the answer leaves it out'}",
+            where=cause.where if cause else "$.metricsByIntervals",
+            account_id=account.id,
+        )
+
+    def forget(self) -> Iterator[tuple[datetime, datetime]]:
+        """Give up what the service no longer has; yield each stretch that nobody was handed."""
+        gone = {end for end in self._missing if end - BUCKET < self._reached}
+        self._missing -= gone & self._handed
+        for start, end in _stretches(gone - self._handed):
+            self._missing = {each for each in self._missing if each > end}
+            yield start, end
+        if self._through < self._reached:
+            start, self._through = self._through, self._reached
+            yield start, self._through
+
+    def leave(self, end: datetime) -> None:
+        """Pass over a bucket: it is missing if a later one is taken."""
+        if end <= self._through:
+            self._missing.add(end)
+        else:
+            self._passed.append(end)
+
+    def take(self, end: datetime, digest: str) -> None:
+        """Take a bucket; a digest says that it is still settling."""
+        self._missing.discard(end)
+        self.settling.pop(end, None)
+        if digest:
+            self.settling[end] = digest
+        if end > self._through:
+            self._missing.update(self._passed)
+            self._passed.clear()
+            self._through = end
+
+
+def _stretches(ends: Iterable[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yield where buckets that lie together start and end, from their ends."""
+    start = last = None
+    for end in sorted(ends):
+        if start is None or last is None:
+            start = end - BUCKET
+        elif end - BUCKET != last:
+            yield start, last
+            start = end - BUCKET
+        last = end
+    if start is not None and last is not None:
+        yield start, last
+
+
+def _span(start: datetime, end: datetime) -> str:
+    first, last = start.astimezone(UTC), end.astimezone(UTC)
+    day = "" if first.date() == last.date() else f"{last:%Y-%m-%d} "
+    return f"{first:%Y-%m-%d %H:%M} to {day}{last:%H:%M} UTC"
 
 
 def _digest(interval: Interval) -> str:

@@ -1,14 +1,20 @@
 """Many accounts over time: every closed five-minute bucket of each, once, in order.
 
 What is a bucket's turn to be handed out follows from the server's answers and from what was taken
-(`checkpoint.advance`). Clocks decide only when an account is asked, and how far back: a clock that
-is wrong or jumps makes a question come early or late, or twice, and loses nothing.
+(`checkpoint.advance`). An answer whose own clock cannot be right is refused (`service_clock`). Our
+clock decides only when an account is asked, and how far back: one that is wrong or jumps makes a
+question come early or late, or twice, and loses nothing.
 
 Every account has a turn each five minutes, at a moment that follows from its id, so that many are a
-steady trickle. A turn asks, and ends when all that came of it was taken: so no more is read than is
-consumed, and a checkpoint knows of nothing that the caller has not had.
+steady trickle; while its service fails, the turns are further apart. A turn asks, and ends when all
+that came of it was taken: so no more is read than is consumed, and a checkpoint knows of nothing
+that the caller has not had.
 """
 
+from __future__ import annotations
+
+import logging
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +25,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace as replace_struct
 
 from msgconv_async.client.account import Account
 from msgconv_async.client.checkpoint import (
@@ -29,21 +36,41 @@ from msgconv_async.client.checkpoint import (
     Position,
     Step,
     advance,
+    digest_of,
 )
 from msgconv_async.client.fanout import background
+from msgconv_async.client.service_clock import Belief, Now, instant
 from msgconv_async.errors import (
     ConfigurationError,
+    ConnectionFailed,
+    DeadlineExceeded,
     InvalidQuery,
     MsgConvError,
+    RateLimited,
+    ServerError,
     SessionUnusable,
     UnexpectedResponse,
 )
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.protocol.query import MAX_TIMEFRAME, MIN_INTERVAL, ConversationQuery
-from msgconv_async.protocol.report import ConversationReport, Interval
+from msgconv_async.protocol.report import Interval, Unreadable
 
 Since: TypeAlias = Checkpoint | datetime | timedelta | None
-Ask: TypeAlias = Callable[[Account, ConversationQuery], Awaitable[ConversationReport]]
+
+
+class Reading(NamedTuple):
+    """What an answer says of its intervals, and when.
+
+    Attributes:
+        intervals: Oldest first, without a hole; at least one.
+        date: The answer's ``Date``, if it had one, aware.
+    """
+
+    intervals: tuple[Interval | Unreadable, ...]
+    date: datetime | None
+
+
+Ask: TypeAlias = Callable[[Account, ConversationQuery], Awaitable[Reading]]
 
 SETTLE = 3
 """Closed buckets that are read again, by default: a quarter of an hour."""
@@ -53,6 +80,22 @@ _PERIOD = BUCKET.total_seconds()
 _AT_START = 0.3
 """Seconds from one account to the next at the start, while that is quicker than their turns: the
 pace at which a thousand accounts are asked ever after."""
+
+_BACKOFF = (0.0, 120.0, 240.0, 480.0)
+"""Seconds between the turns of an account after so many that the service failed: LivePerson asks
+for 2, 4, 8 minutes in longer outages. It goes no further: who was down is to be read soon after."""
+
+_OUTAGE = (ServerError, ConnectionFailed, RateLimited, DeadlineExceeded)
+
+_LOG = logging.getLogger("msgconv_async")
+
+_AGREE = 60.0
+"""Seconds by which clocks may differ and still agree, where no bucket is read again."""
+
+_AHEAD = 2 * BUCKET
+"""How far a position may be ahead of an answer before it is told."""
+
+_MINUTE = timedelta(minutes=1)
 
 _APART = 30.0
 """Seconds: a turn that would come sooner after the one before is left out. The wall clock and the
@@ -69,6 +112,20 @@ class _Batch(NamedTuple):
 
     steps: deque[Step]
     taken: anyio.Event
+
+
+class _Believed(NamedTuple):
+    """What an answer, or several side by side, say that may be taken.
+
+    Attributes:
+        intervals: Oldest first.
+        closed: The end of the newest closed one.
+        certain: Whether no clock that could be right says that it is later.
+    """
+
+    intervals: tuple[Interval | Unreadable, ...]
+    closed: datetime
+    certain: bool
 
 
 class Following:
@@ -97,6 +154,7 @@ class Following:
         self._ask = ask
         self._accounts = accounts
         self._queries = queries
+        self._digest = digest_of(queries)
         self._settle = settle
         self._revise = revise
         self._over = over
@@ -104,12 +162,18 @@ class Following:
         self._clock = clock
         self._age = since if isinstance(since, timedelta) else DAY
         self._positions: dict[str, Position] = {}
+        self._planned: set[str] = set()  # whose position only says where to begin
         if isinstance(since, Checkpoint):
             self._positions |= since.accounts
         elif isinstance(since, datetime):
             self._positions |= {each.id: Position(floor(since)) for each in accounts}
+            self._planned = {each.id for each in accounts}
         self._begun: dict[str, float] = {}
-        self._ahead: dict[str, timedelta] = {}
+        # A bucket that is closed a little early settles, and is read again.
+        tolerance = _PERIOD if settle else _AGREE
+        clocks = since.clocks if isinstance(since, Checkpoint) else {}
+        self._clocks = dict(clocks)
+        self._beliefs = {each.id: Belief(clocks.get(each.id), tolerance) for each in accounts}
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
         self._ended = False
@@ -120,7 +184,7 @@ class Following:
 
         It holds every account that was taken from, and every other that ``since`` told of.
         """
-        return Checkpoint(dict(self._positions))
+        return Checkpoint(dict(self._positions), self._digest, dict(self._clocks))
 
     def __aiter__(self) -> Self:
         return self
@@ -137,6 +201,7 @@ class Following:
         item, after = batch.steps.popleft()
         if after is not None:
             self._positions[item.account.id] = after
+            self._planned.discard(item.account.id)
         if not batch.steps:
             self._ready.popleft()
             batch.taken.set()
@@ -163,11 +228,12 @@ class Following:
         phase = phase_of(account.id)
         quicker = min(1.0, len(self._accounts) * _AT_START / _PERIOD)
         await anyio.sleep(until_turn(phase, self._clock()) * quicker)
+        failed = 0
         while True:
-            begun = anyio.current_time()
-            next_turn = begun + until_turn(phase, self._clock(), _APART)
-            await self._turn(account)
-            await anyio.sleep_until(next_turn)
+            begun, at = anyio.current_time(), self._clock()
+            failed = failed + 1 if await self._turn(account) else 0
+            apart = max(_APART, _BACKOFF[min(failed, len(_BACKOFF) - 1)])
+            await anyio.sleep_until(begun + until_turn(phase, at, apart))
 
     async def _once(self, account: Account) -> None:
         assert self._over is not None  # noqa: S101 - or it would follow without end
@@ -176,97 +242,169 @@ class Following:
         if self.turns == len(self._accounts):
             self._end()
 
-    async def _turn(self, account: Account) -> None:
-        """Ask, and wait until all that came of it is taken."""
+    async def _turn(self, account: Account) -> bool:
+        """Ask, and wait until all that came of it is taken; tell whether the service failed."""
         # Held until then: so much is in flight, or waits in memory, and no more.
         async with self._slots:
-            if steps := deque(await self._steps(account)):
+            steps = deque(await self._steps(account))
+            failed = len(steps) == 1 and _is_outage(steps[0].item)
+            if steps:
                 batch = _Batch(steps, anyio.Event())
                 self._ready.append(batch)
                 self._something.set()
                 await batch.taken.wait()
             self.turns += 1
+            return failed
 
-    async def _steps(self, account: Account) -> Iterable[Step]:
+    async def _steps(self, account: Account) -> Sequence[Step]:
+        """Return what comes of asking; whatever fails in it, fails for this account alone."""
         try:
-            intervals = await self._read(account)
+            return await self._read(account)
         except SessionUnusable:
             raise  # nothing will ever be read again, of no account
         except MsgConvError as error:
             return [Step(Failure(account, error), None)]
-        position = self._positions.get(account.id)
-        return advance(account, position, intervals, self._settle, revise=self._revise)
+        except Exception as unforeseen:  # noqa: BLE001 - it is not to end all other accounts
+            _LOG.exception("account %s: this turn failed in a way nobody foresaw", account.id)
+            told = MsgConvError(
+                f"account {account.id}: this turn failed with {type(unforeseen).__name__}, which"
+                " nobody foresaw: the log has its traceback"
+            )
+            return [Step(Failure(account, told), None)]
 
-    async def _read(self, account: Account) -> tuple[Interval, ...]:
+    async def _read(self, account: Account) -> Sequence[Step]:
         """Ask as far back as is needed, or as the API reaches."""
         position = self._positions.get(account.id)
         if position is None:
-            return await self._begin(account)
-        timeframe = position.timeframe(self._server_now(account))
-        intervals = await self._read_back(account, timeframe)
-        if intervals[0].start > position.oldest and timeframe < MAX_TIMEFRAME:
+            answer = await self._begin(account)
+            return self._advance(account, self._positions.get(account.id), answer)
+        timeframe = position.timeframe(self._service_time(account))
+        answer = await self._read_back(account, timeframe)
+        oldest = position.oldest
+        if position.through > answer.closed + _AHEAD and account.id not in self._planned:
+            return await self._wait_or_return(account, position, answer)
+        if answer.intervals[-1].end - timeframe * _MINUTE > oldest and timeframe < MAX_TIMEFRAME:
             # The clocks misled us, or the machine slept.
-            intervals = await self._read_back(account, MAX_TIMEFRAME)
-        return intervals
+            answer = await self._read_back(account, MAX_TIMEFRAME)
+        return self._advance(account, position, answer)
 
-    async def _begin(self, account: Account) -> tuple[Interval, ...]:
+    def _advance(
+        self, account: Account, position: Position | None, answer: _Believed
+    ) -> list[Step]:
+        return list(advance(account, position, answer.intervals, self._settle, revise=self._revise))
+
+    async def _wait_or_return(
+        self, account: Account, position: Position, answer: _Believed
+    ) -> list[Step]:
+        """Deal with a position that the service's time has not reached.
+
+        Either the service's clock is behind, and it is waited for. Or buckets were taken before
+        their time, from an answer that should not have been believed. If that is certain, they are
+        taken again; who cannot take anything back waits until they are over, unless that is far.
+        """
+        through = f"{position.through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        said = f"the answer ends at {answer.closed:%Y-%m-%d %H:%M} UTC, before {through}"
+        far = position.through > answer.closed + DAY
+        if not answer.certain or not (self._revise or far):
+            what = f"{said}, up to where buckets were taken already: it is waited for"
+            return [Step(Failure(account, _unexpected(account, what)), None)]
+        if self._revise:
+            answer = await self._read_back(account, MAX_TIMEFRAME)
+            start = answer.intervals[0].start
+            early = answer.closed if far else max(position.through, position.early or start)
+            what = (
+                f"{said}, up to where buckets were taken before their time: those of the last 24"
+                " hours come again"
+            )
+        else:
+            start, early = answer.closed - self._settle * BUCKET, None
+            what = (
+                f"{said}, up to where it was taken by a clock that was wrong: it goes on from"
+                f" {start:%Y-%m-%d %H:%M} UTC"
+            )
+        back = Position(start, early=early)
+        told = Step(Failure(account, _unexpected(account, what)), back)
+        return [told, *self._advance(account, back, answer)]
+
+    async def _begin(self, account: Account) -> _Believed:
         """Ask as far back as was wanted when it was asked first, however late it answers."""
         begun = self._begun.setdefault(account.id, anyio.current_time())
         late = timedelta(seconds=anyio.current_time() - begun)
         wanted = -(self._age // -BUCKET) + late // BUCKET
         reached = min(wanted, DAY // BUCKET)
-        intervals = await self._read_back(account, reached * MIN_INTERVAL)
+        answer = await self._read_back(account, reached * MIN_INTERVAL)
         if wanted > reached:
-            start = intervals[0].start - (wanted - reached) * BUCKET
+            start = answer.intervals[0].start - (wanted - reached) * BUCKET
             self._positions[account.id] = Position(start)
-        return intervals
+        return answer
 
-    async def _read_back(self, account: Account, timeframe: int) -> tuple[Interval, ...]:
-        answers = []
+    async def _read_back(self, account: Account, timeframe: int) -> _Believed:
+        """Ask every query so far back, and believe the answers.
+
+        Raises:
+            UnexpectedResponse: An answer tells a time that nothing makes plausible, or the answers
+                have no interval in common.
+        """
+        position = self._positions.get(account.id)
+        taken = position.through if position and account.id not in self._planned else None
+        belief = self._beliefs[account.id]
+        answers, certain = [], True
         for query in self._queries:
-            report = await self._ask(account, replace(query, timeframe=timeframe))
-            if not report.intervals:
-                raise UnexpectedResponse(
-                    "the answer has no intervals", where="$", account_id=account.id
-                )
-            elapsed = timedelta(seconds=anyio.current_time())
-            self._ahead[account.id] = report.intervals[-1].end - _EPOCH - elapsed
-            answers.append(report.intervals)
-        if not (intervals := _side_by_side(answers)):
-            raise UnexpectedResponse(
-                "the answers have no interval in common", where="$", account_id=account.id
-            )
-        return intervals
+            intervals, date = await self._ask(account, replace(query, timeframe=timeframe))
+            newest = intervals[-1]
+            closed = newest.end if newest.complete else newest.start
+            verdict = belief.judge(closed, date, self._now(), taken)
+            self._clocks[account.id] = belief.stored
+            if verdict.refusal:
+                raise _unexpected(account, verdict.refusal)
+            answers.append(intervals)
+            certain = certain and verdict.certain
+        if not (side_by_side := _side_by_side(answers)):
+            raise _unexpected(account, "the answers have no interval in common")
+        newest = side_by_side[-1]
+        return _Believed(side_by_side, newest.end if newest.complete else newest.start, certain)
 
-    def _server_now(self, account: Account) -> datetime:
+    def _now(self) -> Now:
+        return Now(self._clock().timestamp(), anyio.current_time())
+
+    def _service_time(self, account: Account) -> datetime:
         """Return what the server's clock may show at most; at first the client's is believed."""
-        ahead = self._ahead.get(account.id)
-        if ahead is None:
-            return self._clock()
-        return _EPOCH + ahead + timedelta(seconds=anyio.current_time())
+        return instant(self._beliefs[account.id].service_time(self._now()))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+def _is_outage(item: Item) -> bool:
+    return isinstance(item, Failure) and isinstance(item.error, _OUTAGE)
 
 
-def _side_by_side(answers: Sequence[tuple[Interval, ...]]) -> tuple[Interval, ...]:
+def _unexpected(account: Account, what: str) -> UnexpectedResponse:
+    return UnexpectedResponse(what, where="$.metricsByIntervals", account_id=account.id)
+
+
+def _side_by_side(
+    answers: Sequence[tuple[Interval | Unreadable, ...]],
+) -> tuple[Interval | Unreadable, ...]:
     """Put the sections of several answers into one interval each, where all of them have it."""
     first, *others = answers
     for other in others:
         by_end = {each.end: each for each in other}
-        first = tuple(
-            Interval(
-                start=each.start,
-                end=each.end,
-                complete=each.complete and beside.complete,
-                skills=each.skills or beside.skills,
-                agents=each.agents or beside.agents,
-                totals=each.totals or beside.totals,
-            )
-            for each in first
-            if (beside := by_end.get(each.end)) is not None
-        )
+        first = tuple(_beside(each, by_end[each.end]) for each in first if each.end in by_end)
     return first
+
+
+def _beside(one: Interval | Unreadable, other: Interval | Unreadable) -> Interval | Unreadable:
+    complete = one.complete and other.complete
+    if isinstance(one, Unreadable):
+        return replace_struct(one, complete=complete)
+    if isinstance(other, Unreadable):
+        return replace_struct(other, start=one.start, complete=complete)
+    return Interval(
+        start=one.start,
+        end=one.end,
+        complete=complete,
+        skills=one.skills or other.skills,
+        agents=one.agents or other.agents,
+        totals=one.totals or other.totals,
+    )
 
 
 def follow(
@@ -298,6 +436,11 @@ def follow(
         raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
     if clock().utcoffset() is None:
         raise ConfigurationError("clock: the time it tells must be aware, such as in UTC")
+    if isinstance(since, Checkpoint) and since.query and since.query != digest_of(queries):
+        raise ConfigurationError(
+            "since: this checkpoint is of another query, with other skills, agents, groups or"
+            " version: hand back one of this query, or begin at an instant instead"
+        )
     following = Following(
         ask,
         accounts,
@@ -340,6 +483,6 @@ def phase_of(account_id: str) -> float:
 
 
 def until_turn(phase: float, now: datetime, at_least: float = 0.0) -> float:
-    """Return the seconds until an account's next turn, or the one after if that comes too soon."""
+    """Return the seconds until an account's next turn, or the first that is so far away."""
     wait = (phase - now.timestamp()) % _PERIOD
-    return wait if wait >= at_least else wait + _PERIOD
+    return wait + max(0, math.ceil((at_least - wait) / _PERIOD)) * _PERIOD

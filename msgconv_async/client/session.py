@@ -6,8 +6,16 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import NamedTuple, Self
 
@@ -27,7 +35,7 @@ from msgconv_async.client.fanout import (
     fan_out,
 )
 from msgconv_async.client.flight import Flights
-from msgconv_async.client.follow import SETTLE, Following, Since, follow, utc_now
+from msgconv_async.client.follow import SETTLE, Following, Reading, Since, follow, utc_now
 from msgconv_async.client.freshness import FreshAnswers
 from msgconv_async.client.pacers import Pacers
 from msgconv_async.client.retry import RetryPolicy
@@ -38,8 +46,9 @@ from msgconv_async.errors import (
     UnexpectedResponse,
 )
 from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.decoding import decode_intervals, decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport, decode_report
+from msgconv_async.protocol.report import ConversationReport
 
 TIMEOUT = 60.0
 """Seconds: the default for a whole call, waits and retries included."""
@@ -50,6 +59,10 @@ _LOG.addHandler(logging.NullHandler())
 CONNECTIONS = 1000
 """Connections at most, over all hosts. Pacers and ``max_in_flight`` bound requests; a request that
 waited here would hold its account's slot without using it."""
+
+MOST_UNKNOWN = 20
+"""Kinds of unknown members that a session warns of: a service that makes up names without end is
+not to fill the log."""
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for one connection to come about, so that a call without a timeout ends as well."""
@@ -64,6 +77,24 @@ class _Net(NamedTuple):
     calls: Calls
     flights: Flights[Answer]
     fresh: FreshAnswers
+    unknown: _UnknownMembers
+
+
+class _UnknownMembers:
+    """Warns of members of answers that this library does not know, once of each kind."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, path: str) -> None:
+        """Take note of one, by its place in a document."""
+        if path not in self._told and len(self._told) < MOST_UNKNOWN:
+            self._told.add(path)
+            _LOG.warning(
+                "the service sends %s, which this version of msgconv_async does not know: it is"
+                " left out",
+                path,
+            )
 
 
 class ConversationSession:
@@ -148,7 +179,15 @@ class ConversationSession:
         transport = Transport(http, self._max_body)
         caller = Caller(transport, self._policy, self._origin, self._pacers.of)
         loop = asyncio.get_running_loop()
-        self._net = _Net(loop, http, caller, Calls(loop), Flights(), FreshAnswers(self._fresh_for))
+        self._net = _Net(
+            loop,
+            http,
+            caller,
+            Calls(loop),
+            Flights(),
+            FreshAnswers(self._fresh_for),
+            _UnknownMembers(),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -205,15 +244,20 @@ class ConversationSession:
         """
         net = self._usable()
         with _call(net, account, query, timeout) as call:
-            return _decoded(await self._answer(net, account, query, call), account, query)
+            _, report = await self._told(net, account, query, call)
+            return report
 
     async def fetch_document(
         self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
     ) -> bytes:
-        """Ask as `fetch` does, and return the service's JSON document as it was sent."""
+        """Ask as `fetch` does, and return the service's JSON document as it was sent.
+
+        It is a document that `fetch` would have made a report of, or one of the errors is raised.
+        """
         net = self._usable()
         with _call(net, account, query, timeout) as call:
-            return (await self._answer(net, account, query, call)).body
+            answer, _ = await self._told(net, account, query, call)
+            return answer.body
 
     def fetch_many(
         self,
@@ -264,8 +308,11 @@ class ConversationSession:
         """Follow accounts over time: every closed five-minute bucket of each, once, in order.
 
         Each account is asked every five minutes, at a moment that follows from its id, as far back
-        as was not taken yet. One that fails is tried again at its next turn, and catches up. The
-        iteration has no end of its own, unless ``over`` is given.
+        as was not taken yet. One that fails is tried again at its next turn, and catches up; while
+        the service fails, its turns are 5, 5 and then every 10 minutes apart. A bucket that an
+        answer leaves out, or that cannot be read, is a `Failure` once; it is asked for again, and
+        handed out when it is told, after later ones. The iteration has no end of its own, unless
+        ``over`` is given.
 
         Args:
             accounts: Each of them once.
@@ -273,9 +320,10 @@ class ConversationSession:
                 interval of 5 minutes, are what following sets. Several are asked in each turn, and
                 their sections stand side by side in one bucket: account totals, for example, come
                 only of a query that names neither skills nor agents.
-            since: Where to begin: a `Checkpoint`, which must be of the same query; an instant,
-                aware; how far back from now, up to 24 hours. None, and an account that the
-                checkpoint does not hold: as far back as the API reaches.
+            since: Where to begin: a `Checkpoint`, which must be of the same queries (their skills,
+                agents, groups and versions); an instant, aware; how far back from now, up to 24
+                hours. None, and an account that the checkpoint does not hold: as far back as the
+                API reaches.
             settle: How many of an account's latest closed buckets to read again, since the server
                 may still change them.
             revise: Hand out a bucket as soon as it closes, and again if it changes. False hands it
@@ -285,7 +333,8 @@ class ConversationSession:
             timeout: Seconds for each call, as in `fetch`.
             max_in_flight: Bounds accounts being asked and those not all of whose buckets are
                 taken, together: a slow consumer slows the questions down.
-            clock: Tells the time of day, aware. It decides when to ask, never what is handed out.
+            clock: Tells the time of day, aware. It decides when to ask, and is a witness against
+                an answer whose own clock is ahead; it never makes anything lost or come twice.
 
         Returns:
             An async context manager. Inside it is an async iterator of `ClosedBucket`, `Gap`
@@ -293,14 +342,14 @@ class ConversationSession:
             to store once an item is dealt with. Leaving it ends all that runs.
 
         Raises:
-            ConfigurationError: There is no account or no query, an account is given twice, or a
-                setting cannot work.
+            ConfigurationError: There is no account or no query, an account is given twice, the
+                checkpoint is of another query, or a setting cannot work.
             InvalidQuery: The query's interval is another than 5 minutes.
             SessionUnusable: As in `fetch`; also out of the context, when the session is closed.
         """
         self._usable()
         return follow(
-            self._asking(timeout),
+            self._reading(timeout),
             accounts,
             (query,) if isinstance(query, ConversationQuery) else query,
             since=since,
@@ -338,17 +387,41 @@ class ConversationSession:
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
             net = self._usable()
             with _call(net, account, query, timeout) as call:
-                return _decoded(await net.caller.ask(account, query, call), account, query)
+                return _decoded(net, await net.caller.ask(account, query, call), account, query)
 
         return ask
 
-    def _answer(
+    def _reading(
+        self, timeout: float | None
+    ) -> Callable[[Account, ConversationQuery], Awaitable[Reading]]:
+        """Return what reads the intervals of one answer, with a request of its own."""
+
+        async def read(account: Account, query: ConversationQuery) -> Reading:
+            net = self._usable()
+            with _call(net, account, query, timeout) as call:
+                answer = await net.caller.ask(account, query, call)
+                with _naming(account):
+                    intervals = decode_intervals(
+                        answer.body, query, at=answer.at, on_unknown=net.unknown
+                    )
+                return Reading(intervals, answer.at if answer.dated else None)
+
+        return read
+
+    async def _told(
         self, net: _Net, account: Account, query: ConversationQuery, call: Call
-    ) -> Awaitable[Answer]:
+    ) -> tuple[Answer, ConversationReport]:
         """Ask, together with those who ask the same unless that is switched off."""
-        if self._coalesce:
-            return _share(net, account, query, call)
-        return net.caller.ask(account, query, call)
+        if not self._coalesce:
+            answer = await net.caller.ask(account, query, call)
+            return answer, _decoded(net, answer, account, query)
+        question = (account, query)
+        answer = net.fresh.get(question) or await net.flights.join(
+            question, lambda until: net.caller.ask(account, query, until), call
+        )
+        report = _decoded(net, answer, account, query)
+        net.fresh.keep(question, answer)  # not before it is known to be an answer
+        return answer, report
 
     def _usable(self) -> _Net:
         if self._net is None:
@@ -371,19 +444,18 @@ def _call(net: _Net, account: Account, query: ConversationQuery, timeout: float 
     return Call(net.calls, account.id, math.inf if timeout is None else timeout)
 
 
-async def _share(net: _Net, account: Account, query: ConversationQuery, call: Call) -> Answer:
-    question = (account, query)
-    if (answer := net.fresh.get(question)) is None:
-        answer = await net.flights.join(
-            question, lambda until: net.caller.ask(account, query, until), call
-        )
-        net.fresh.keep(question, answer)
-    return answer
+def _decoded(
+    net: _Net, answer: Answer, account: Account, query: ConversationQuery
+) -> ConversationReport:
+    with _naming(account):
+        return decode_report(answer.body, query, at=answer.at, on_unknown=net.unknown)
 
 
-def _decoded(answer: Answer, account: Account, query: ConversationQuery) -> ConversationReport:
+@contextmanager
+def _naming(account: Account) -> Iterator[None]:
+    """Say in an answer's error whose answer it was."""
     try:
-        return decode_report(answer.body, query, at=answer.at)
+        yield
     except UnexpectedResponse as error:
         error.account_id = account.id
         raise

@@ -53,11 +53,19 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A successful answer, read to its end; a login's cookies as the service spelled them."""
+    """A successful answer, read to its end; a login's cookies as the service spelled them.
+
+    Attributes:
+        body: Decoded.
+        at: The instant of asking: by the service's ``Date``, or by our clock if it sent none.
+        cookies: By name.
+        dated: Whether the service sent a ``Date``.
+    """
 
     body: bytes
     at: datetime
     cookies: Mapping[str, str]
+    dated: bool = True
 
 
 class Transport:
@@ -138,7 +146,8 @@ class Transport:
         cookies: dict[str, str] = {}
         if login:
             cookies = {name: morsel.coded_value for name, morsel in response.cookies.items()}
-        return Answer(body, _asked_at(response), cookies)
+        at = _asked_at(response)
+        return Answer(body, at or datetime.now(UTC), cookies, dated=at is not None)
 
 
 class Repeats:
@@ -233,11 +242,11 @@ def _spellings(secret: str) -> Iterator[str]:
         yield re.sub("%..", lambda match: match[0].lower(), quote(secret, safe=""))
 
 
-def _asked_at(response: aiohttp.ClientResponse) -> datetime:
+def _asked_at(response: aiohttp.ClientResponse) -> datetime | None:
     # A Date is cut to whole seconds. On a bucket's edge that would place an instant of the new
     # bucket's first second in the old one.
     date = parse_http_date(response.headers.get(DATE))
-    return datetime.now(UTC) if date is None else date + _HALF_A_SECOND
+    return None if date is None else date + _HALF_A_SECOND
 
 
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple, Self
 
 import anyio
 import dlt
+import msgspec
 import pyarrow as pa  # type: ignore[import-untyped]
 from anyio.from_thread import start_blocking_portal
 from dlt.extract import DltResource, DltSource
@@ -192,6 +193,7 @@ def conversation_metrics(
     def read() -> Iterator[dict[str, pa.Table]]:
         state = dlt.current.source_state()
         stored = state.get(_STATE)
+        since = Checkpoint.from_json(stored) if stored else None
         selection = [each.parameters() for each in queries]
         if state.setdefault(_SELECTION, selection) != selection:
             _LOG.warning(
@@ -199,6 +201,7 @@ def conversation_metrics(
                 " what was collected before stays as it is"
             )
             state[_SELECTION] = selection
+            since = None if since is None else msgspec.structs.replace(since, query="")
         if stored is None:
             yield _tables(())  # every table is to exist, whatever there is to fill it with
         turns = 0
@@ -206,7 +209,7 @@ def conversation_metrics(
             for found, closed in reading.follow(
                 accounts,
                 queries,
-                since=Checkpoint.from_json(stored) if stored else None,
+                since=since,
                 settle=settle,
                 revise=not append,
                 over=over,

@@ -11,7 +11,7 @@ from itertools import pairwise
 import msgspec
 
 BUCKET = timedelta(minutes=5)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -45,12 +45,12 @@ class Window(msgspec.Struct, frozen=True):
 
 def floor(instant: datetime) -> datetime:
     """Return the five-minute edge at or before an aware instant, in UTC."""
-    return instant.astimezone(UTC) - (instant - _EPOCH) % BUCKET
+    return instant.astimezone(UTC) - (instant - EPOCH) % BUCKET
 
 
 def ceil(instant: datetime) -> datetime:
     """Return the five-minute edge at or after an aware instant, in UTC."""
-    return instant.astimezone(UTC) + (_EPOCH - instant) % BUCKET
+    return instant.astimezone(UTC) + (EPOCH - instant) % BUCKET
 
 
 def window(at: datetime, timeframe: int, interval: int | None = None) -> Window:

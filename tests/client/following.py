@@ -16,14 +16,13 @@ from msgconv_async import (
     ClosedBucket,
     ConversationMetrics,
     ConversationQuery,
-    ConversationReport,
     Following,
     Interval,
     ServerError,
 )
 from msgconv_async.client.checkpoint import Item
 from msgconv_async.client.fanout import MAX_IN_FLIGHT
-from msgconv_async.client.follow import SETTLE, follow
+from msgconv_async.client.follow import SETTLE, Reading, follow
 from msgconv_async.protocol.buckets import BUCKET, floor, window
 from tests.client.support import BEARER, now
 
@@ -31,6 +30,7 @@ NOON = datetime(2026, 3, 4, 12, 2, tzinfo=UTC)
 EDGE = floor(NOON)
 ONE = Account("1", BEARER)
 QUERY = ConversationQuery(60)
+SKILLS = ConversationQuery(60, skill_ids="all")
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
@@ -43,6 +43,7 @@ class Service:
         failing: The accounts that it fails.
         late: Conversations that came late, by account and by the end of their bucket.
         moved: How far the server's clock was moved.
+        dated: Whether answers have a ``Date``.
         delay: Seconds that an answer takes.
         running: How many questions have no answer yet.
     """
@@ -52,13 +53,14 @@ class Service:
         self.failing: set[str] = set()
         self.late: defaultdict[tuple[str, datetime], int] = defaultdict(int)
         self.moved = timedelta()
+        self.dated = True
         self.delay = 0.0
         self.running = 0
 
     def now(self) -> datetime:
         return NOON + timedelta(seconds=now()) + self.moved
 
-    async def __call__(self, account: Account, query: ConversationQuery) -> ConversationReport:
+    async def __call__(self, account: Account, query: ConversationQuery) -> Reading:
         self.asked.append((now(), account.id, query))
         self.running += 1
         try:
@@ -72,7 +74,7 @@ class Service:
             bucket(each.end, 1 + self.late[account.id, each.end], complete=each.complete)
             for each in spans
         ]
-        return ConversationReport(tuple(found), query=query, at=self.now())
+        return Reading(tuple(found), self.now() if self.dated else None)
 
     def follow(
         self, accounts: Iterable[Account] = (ONE,), *queries: ConversationQuery, **given: Any

@@ -27,6 +27,11 @@ from msgconv_async import (
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, PASSWORD, USERNAME, Sandbox
 
 QUERY = ConversationQuery(60)
+NOTHING = b'{"metricsTotals":{}}'
+"""An answer to it."""
+ANY = b'{"metricsTotals":{},"agentsMetrics":{}}'
+"""An answer to `QUERY` and to `LONG_QUERY`."""
+
 LONG_QUERY = ConversationQuery(60, agent_ids=range(10**6, 10**6 + 300))
 """Too long for a URL: sent as a POST."""
 
@@ -86,7 +91,7 @@ async def serving(handler: Handler) -> AsyncIterator[str]:
 
 
 def answering(
-    body: bytes = b"{}", status: int = 200, headers: Mapping[str, str] | None = None
+    body: bytes = NOTHING, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Handler:
     """Return a handler that always says the same."""
 

@@ -58,6 +58,9 @@ pytestmark = pytest.mark.looptime
 NOW = datetime(2026, 3, 4, 8, 1, tzinfo=UTC)
 KEY = ApiKey(APP_KEY, APP_SECRET, ACCESS_TOKEN, ACCESS_TOKEN_SECRET)
 
+ANSWER: dict[str, Any] = {"metricsTotals": {}}
+"""To a question for account totals."""
+
 
 class Seen:
     """A fault that notes what is asked, and may answer in the sandbox's place.
@@ -110,7 +113,7 @@ async def test_each_way_of_being_let_in(credentials: Any, query: Any) -> None:
 
 async def test_a_bearer_of_one_s_own_is_sent_as_it_is() -> None:
     """BearerToken asks nobody for anything."""
-    seen = Seen(msgconversation=[{}])
+    seen = Seen(msgconversation=[ANSWER])
     async with (
         Sandbox(fault=seen) as sandbox,
         ConversationSession(coalesce=False, base_url=sandbox.url) as session,
@@ -522,7 +525,7 @@ async def test_a_dropped_session_is_refreshed_no_more() -> None:
 async def test_a_session_that_ran_out_is_replaced_and_logged_out() -> None:
     """A session too short to be refreshed is renewed by login; the old one is not left open."""
     short = {"bearer": "b", "csrf": "c", "sessionTTl": "60000"}
-    seen = Seen(login=[short, short], msgconversation=[{}, {}], logout=[{}, {}])
+    seen = Seen(login=[short, short], msgconversation=[ANSWER, ANSWER], logout=[{}, {}])
     async with (
         Sandbox(fault=seen) as sandbox,
         ConversationSession(coalesce=False, base_url=sandbox.url) as session,
@@ -731,7 +734,7 @@ async def test_cookies_go_back_as_they_came_and_to_their_own_account_only() -> N
     async def service(request: web.BaseRequest) -> web.StreamResponse:
         *_, who, action = request.path.split("/")
         cookies.append((f"{who} {action}", request.headers.get("Cookie")))
-        response = web.json_response({"bearer": "b", "csrf": "c"})
+        response = web.json_response({"bearer": "b", "csrf": "c"} | ANSWER)
         if action == "login":
             response.headers.add("Set-Cookie", f"Session=a/b+{who}==; Path=/; HttpOnly")
             response.headers.add("Set-Cookie", 'Region="v a"; Path=/; Secure')

@@ -13,19 +13,19 @@ from msgconv_async import (
     ClosedBucket,
     ConfigurationError,
     ConversationQuery,
-    ConversationReport,
     ConversationSession,
     Failure,
     SkillBreakdown,
 )
 from msgconv_async.client.checkpoint import Item
-from msgconv_async.client.follow import Following
+from msgconv_async.client.follow import Following, Reading
 from msgconv_async.protocol.buckets import BUCKET
 from tests.client.following import (
     EDGE,
     HOUR,
     ONE,
     QUERY,
+    SKILLS,
     Service,
     all_within,
     bucket,
@@ -38,7 +38,6 @@ from tests.client.support import now
 pytestmark = pytest.mark.looptime
 
 AT_ONCE = timedelta()
-SKILLS = ConversationQuery(60, skill_ids="all")
 
 
 async def everything(closed: Following) -> list[Item]:
@@ -117,17 +116,18 @@ async def test_without_revisions_a_bucket_comes_once_it_has_settled() -> None:
     assert 5 == first.interval.totals.total_resolved_conversations
 
 
-async def answer(account: Account, query: ConversationQuery) -> ConversationReport:
+async def answer(account: Account, query: ConversationQuery) -> Reading:
     """Answer skills where they are asked for, and totals where nothing is."""
     if query.skill_ids is None:
-        return ConversationReport((bucket(EDGE, 7), bucket(EDGE + BUCKET, 8)))
+        return Reading((bucket(EDGE, 7), bucket(EDGE + BUCKET, 8)), None)
     found = (bucket(EDGE - BUCKET), bucket(EDGE), bucket(EDGE + BUCKET, complete=False))
     skills = SkillBreakdown({3: AgentBreakdown()})
-    return ConversationReport(
+    return Reading(
         tuple(
             type(each)(each.start, each.end, each.complete, skills=skills, totals=None)
             for each in found
-        )
+        ),
+        None,
     )
 
 
@@ -149,8 +149,8 @@ async def test_several_queries_come_side_by_side_in_one_bucket() -> None:
 async def test_queries_without_an_interval_in_common_are_a_failure() -> None:
     """An hour between two answers of one turn."""
 
-    async def apart(account: Account, query: ConversationQuery) -> ConversationReport:
-        return ConversationReport((bucket(EDGE if query.skill_ids is None else EDGE + HOUR),))
+    async def apart(account: Account, query: ConversationQuery) -> Reading:
+        return Reading((bucket(EDGE if query.skill_ids is None else EDGE - HOUR),), None)
 
     async with Service().follow([ONE], QUERY, SKILLS, ask=apart, over=AT_ONCE) as closed:
         (item,) = await everything(closed)

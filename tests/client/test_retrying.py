@@ -22,7 +22,18 @@ from msgconv_async import (
     ServerError,
 )
 from msgconv_async.sandbox import Clock, Sandbox
-from tests.client.support import BEARER, CLIENT, EVEN, LONG_QUERY, QUERY, account, now, serving
+from tests.client.support import (
+    ANY,
+    BEARER,
+    CLIENT,
+    EVEN,
+    LONG_QUERY,
+    NOTHING,
+    QUERY,
+    account,
+    now,
+    serving,
+)
 
 pytestmark = pytest.mark.looptime
 
@@ -112,7 +123,7 @@ async def hanging_up(*answered: int) -> AsyncIterator[tuple[str, list[float]]]:
             for _ in range(next(left)):
                 await reader.readuntil(b"\r\n\r\n")
                 came.append(now())
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(ANY) + ANY)
             await reader.readuntil(b"\r\n\r\n")
             came.append(now())
         writer.close()
@@ -267,7 +278,7 @@ async def test_a_date_is_counted_from_the_server_s_date(value: str) -> None:
         came.append(now())
         if len(came) == 1:
             return web.Response(status=429, headers=headers)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with (
         serving(throttled_once) as url,

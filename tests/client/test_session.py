@@ -22,6 +22,7 @@ from msgconv_async.sandbox import Sandbox
 from tests.client.support import (
     BEARER,
     LONG_QUERY,
+    NOTHING,
     QUERY,
     USER,
     account,
@@ -407,7 +408,7 @@ async def test_a_connection_that_the_service_closed_is_not_used_again() -> None:
     """A keep-alive that ended between two calls costs no error and no wait."""
 
     async def last(_: Any) -> aiohttp.web.StreamResponse:
-        response = aiohttp.web.Response(body=b"{}")
+        response = aiohttp.web.Response(body=NOTHING)
         response.force_close()
         return response
 

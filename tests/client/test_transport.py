@@ -27,6 +27,7 @@ from tests.client.support import (
     BEARER,
     HOSTS,
     LONG_QUERY,
+    NOTHING,
     QUERY,
     account,
     answering,
@@ -126,7 +127,7 @@ async def test_a_redirect_is_not_followed(status: int, query: ConversationQuery)
 
     async def target(request: web.BaseRequest) -> web.StreamResponse:
         reached.append(request)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with (
         serving(target) as elsewhere,
@@ -164,7 +165,7 @@ async def test_no_step_of_a_call_follows_a_redirect(part: str) -> None:
 
 
 def padded(size: int) -> bytes:
-    return b"{" + b" " * (size - 2) + b"}"
+    return NOTHING + b" " * (size - len(NOTHING))
 
 
 def deflated(size: int, kind: str) -> tuple[bytes, Mapping[str, str]]:
@@ -313,7 +314,7 @@ async def test_every_request_says_what_it_accepts() -> None:
 
     async def note(request: web.BaseRequest) -> web.StreamResponse:
         headers.append(request.headers)
-        return web.Response(body=b"{}")
+        return web.Response(body=NOTHING)
 
     async with serving(note) as url, ConversationSession(base_url=url) as session:
         await session.fetch(WHO, QUERY)

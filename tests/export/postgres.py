@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -46,7 +47,7 @@ def postgres() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="msgconv-postgres-") as folder:
+    with tempfile.TemporaryDirectory(prefix="msgconv-postgres-", dir=_enterable()) as folder:
         if os.geteuid() == 0:
             shutil.chown(folder, user)
         data = f"{folder}/data"
@@ -79,6 +80,14 @@ def postgres() -> Iterator[str]:
                 server.wait(10)
             server.kill()
             server.wait()
+
+
+def _enterable() -> str | None:
+    """Return a folder for temporary ones that another user may enter; None is the usual one."""
+    usual = Path(tempfile.gettempdir()).resolve()
+    if all(path.stat().st_mode & stat.S_IXOTH for path in (usual, *usual.parents)):
+        return None
+    return "/var/tmp"  # noqa: S108 - the folder made in it has a name of its own
 
 
 def _wait(address: str, server: subprocess.Popen[bytes]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.protocol.buckets import BUCKET, Span, window
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import (
     AgentBreakdown,
@@ -18,7 +19,6 @@ from msgconv_async.protocol.report import (
     ConversationReport,
     Interval,
     SkillBreakdown,
-    decode_report,
 )
 from tests.protocol.documents import (
     AVERAGES,
@@ -386,10 +386,16 @@ def test_every_truncation_is_told(body: bytes) -> None:
         assert fault(body[:length]).where.startswith("byte "), body[:length]
 
 
-@pytest.mark.parametrize("body", [SMALL + b"}", SMALL + SMALL, SMALL + b"\0", b"\xef\xbb\xbf{}"])
+@pytest.mark.parametrize("body", [SMALL + b"}", SMALL + SMALL, SMALL + b"\0", b"\xff\xfe{}"])
 def test_anything_around_the_document_is_told(body: bytes) -> None:
     """One JSON document is all that a body holds."""
     assert fault(body).where.startswith("byte ")
+
+
+def test_a_byte_order_mark_is_ignored() -> None:
+    """RFC 8259, section 8.1, lets a reader do so, and some servers send one."""
+    assert decode_report(PAGE_EXAMPLE) == decode_report(b"\xef\xbb\xbf" + PAGE_EXAMPLE)
+    assert decode_report(SMALL) == decode_report(b"\xef\xbb\xbf" + SMALL)
 
 
 def test_white_space_is_no_difference() -> None:
@@ -465,7 +471,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "fraction for a count": ({"metricsTotals": {METRIC: 1.5}}, f"$.metricsTotals.{METRIC}"),
     "object for a count": ({"metricsTotals": {METRIC: {}}}, f"$.metricsTotals.{METRIC}"),
     "text for an average": (
-        {"agentsMetrics": {"metricsPerAgent": {"2": {"avgTime_resolvedConversations": "NaN"}}}},
+        {"agentsMetrics": {"metricsPerAgent": {"2": {"avgTime_resolvedConversations": "1.5"}}}},
         "$.agentsMetrics.metricsPerAgent['2'].avgTime_resolvedConversations",
     ),
     "array for totals": ({"metricsTotals": []}, "$.metricsTotals"),
@@ -591,12 +597,18 @@ def test_damaged_documents_raise_nothing_else(data: st.DataObject) -> None:
 # -- Time -----------------------------------------------------------------------------------------
 
 
-def answer(spans: tuple[Span, ...]) -> list[Json]:
-    """The intervals that the service would send, newest first: their ends, and no starts."""
-    return [
-        {"timestamp": round(span.end.timestamp() * 1000), "metricsData": {"metricsTotals": ZEROS}}
-        for span in reversed(spans)
-    ]
+def answer(spans: tuple[Span, ...]) -> Json:
+    """What the service would send: intervals newest first, with their ends and without starts."""
+    return {
+        "metricsByIntervals": [
+            {
+                "timestamp": round(span.end.timestamp() * 1000),
+                "metricsData": {"metricsTotals": ZEROS},
+            }
+            for span in reversed(spans)
+        ],
+        "metricsTotals": ZEROS,
+    }
 
 
 @given(instants, valid_questions(), st.randoms(use_true_random=False))
@@ -606,12 +618,10 @@ def test_spans_are_found_from_ends_alone(
     """Without the service's clock, starts and what is still open come out as the buckets say."""
     timeframe, interval = question
     expected = window(at, timeframe, interval).intervals
-    intervals = answer(expected)
-    chance.shuffle(intervals)
+    document = answer(expected)
+    chance.shuffle(document["metricsByIntervals"])
 
-    report = decode_report(
-        encode({"metricsByIntervals": intervals}), ConversationQuery(timeframe, interval=interval)
-    )
+    report = decode_report(encode(document), ConversationQuery(timeframe, interval=interval))
 
     spans = tuple(Span(each.start, each.end, each.complete) for each in report.intervals)
     assert expected == spans
@@ -620,10 +630,7 @@ def test_spans_are_found_from_ends_alone(
 def test_twelve_hundred_minutes_in_halves_are_three_intervals() -> None:
     """The earliest of the three is the one bucket that was cut off."""
     covered = window(NOW, 1200, 600)
-    report = decode_report(
-        encode({"metricsByIntervals": answer(covered.intervals)}),
-        ConversationQuery(1200, interval=600),
-    )
+    report = decode_report(encode(answer(covered.intervals)), ConversationQuery(1200, interval=600))
 
     hours = timedelta(hours=10)
     assert [BUCKET, hours, hours] == [each.end - each.start for each in report.intervals]
@@ -632,9 +639,7 @@ def test_twelve_hundred_minutes_in_halves_are_three_intervals() -> None:
 
 def test_without_the_query_an_interval_starts_where_the_last_one_ended() -> None:
     """Nothing is claimed that the ends do not show: one bucket first, and the newest open."""
-    intervals = decode_report(
-        encode({"metricsByIntervals": answer(window(NOW, 20, 10).intervals)})
-    ).intervals
+    intervals = decode_report(encode(answer(window(NOW, 20, 10).intervals))).intervals
 
     assert ["07:45-07:50", "07:50-08:00", "08:00-08:10"] == [
         f"{each.start:%H:%M}-{each.end:%H:%M}" for each in intervals
@@ -657,20 +662,22 @@ def test_a_report_says_which_time_it_covers(at: datetime, question: tuple[int, i
     timeframe, interval = question
     query = ConversationQuery(timeframe, interval=interval)
     expected = window(at, timeframe, interval)
-    body = encode({"metricsByIntervals": answer(expected.intervals)})
+    body = encode(answer(expected.intervals))
 
     assert expected == decode_report(body, query, at=at).window
     elsewhere = decode_report(body, query, at=at.astimezone(zone)).window
     assert elsewhere is not None
     assert expected == elsewhere
     assert UTC is elsewhere.end.tzinfo
-    assert window(at, timeframe) == decode_report(b"{}", ConversationQuery(timeframe), at=at).window
+    assert (
+        window(at, timeframe) == decode_report(totals(), ConversationQuery(timeframe), at=at).window
+    )
 
 
 def test_intervals_tell_the_window_by_the_services_own_clock() -> None:
     """A caller's clock that is ahead does not stretch what the intervals show."""
     expected = window(NOW, 20, 10)
-    body = encode({"metricsByIntervals": answer(expected.intervals)})
+    body = encode(answer(expected.intervals))
 
     late = decode_report(body, ConversationQuery(20, interval=10), at=NOW + timedelta(hours=1))
     unknown = decode_report(body, ConversationQuery(20, interval=10))
@@ -683,15 +690,14 @@ def test_intervals_tell_the_window_by_the_services_own_clock() -> None:
 
 def test_without_intervals_and_instant_no_window_is_known() -> None:
     """A report does not guess when it was asked, or for how long."""
-    assert decode_report(b"{}", ConversationQuery(60)).window is None
+    assert decode_report(totals(), ConversationQuery(60)).window is None
     assert decode_report(b"{}", at=NOW).window is None
 
 
 def test_an_interval_that_was_left_out_does_not_close_the_newest() -> None:
     """As many as on a bucket's edge, but asked off it: the newest still fills."""
-    kept = answer(window(NOW, 20, 10).intervals)[:2]
-    report = decode_report(
-        encode({"metricsByIntervals": kept}), ConversationQuery(20, interval=10), at=NOW
-    )
+    document = answer(window(NOW, 20, 10).intervals)
+    del document["metricsByIntervals"][2:]
+    report = decode_report(encode(document), ConversationQuery(20, interval=10), at=NOW)
 
     assert [True, False] == [each.complete for each in report.intervals]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from msgconv_async.protocol import query as client_query
 from msgconv_async.protocol.buckets import BUCKET, floor, window
-from msgconv_async.protocol.report import decode_report
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.sandbox import Conversation, Recorded, Synthetic
 from msgconv_async.sandbox.aggregate import Aggregates, shortest_float32
 from msgconv_async.sandbox.events import ResolvedBy, Source

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.buckets import floor
+from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import decode_report
 from msgconv_async.sandbox import Clock, Conversation, Sandbox, Synthetic
 from tests.sandbox.conftest import NOW, Ask, metrics_url
 

@@ -42,7 +42,7 @@ def identify() -> list[Account]:
     assert_type(accounts, list[Account])
     assert_type(accounts[0].id, str)
     assert_type(accounts[0].host, str | None)
-    {accounts[0]: 1}
+    assert {accounts[0]: 1}
 
     Account("1")  # type: ignore[call-arg]
     Account(1, BearerToken("token"))  # type: ignore[arg-type]

@@ -1,0 +1,708 @@
+"""From the bytes of a response to a report, or to an error that says what is wrong and where.
+
+Almost every answer takes the short way: one decoder whose types know exactly the names that the
+service sends, as fast as the format allows. An answer that departs from them takes the long way:
+the document is cut into its sections and intervals, and each of these is decoded by the same types
+where it can be. Otherwise the long way's own types decode it: they skip members that they do not
+know, accept the API page's second spelling of a name, and read what other writers of JSON put for a
+number (``21.0`` for a count, ``"NaN"`` for no value). What even they refuse costs its own interval.
+
+An answer is bounded before it is built: intervals by the longest time frame, ids by 64 bits,
+objects by the size of the body. Members that nobody knows are skipped and never built.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from types import UnionType
+from typing import Any, Final, NamedTuple, TypeAlias, get_args, get_origin
+
+import msgspec
+from msgspec import UNSET, Raw
+from msgspec.structs import astuple, fields
+
+from msgconv_async.errors import UnexpectedResponse
+from msgconv_async.protocol.buckets import BUCKET, EPOCH
+from msgconv_async.protocol.query import MAX_TIMEFRAME, MIN_INTERVAL, ConversationQuery
+from msgconv_async.protocol.report import (
+    AgentBreakdown,
+    ConversationMetrics,
+    ConversationReport,
+    Id,
+    Interval,
+    SkillBreakdown,
+    Unreadable,
+)
+
+FREE_OBJECTS = 20_000
+"""JSON objects that an answer may have, however small it is."""
+
+OBJECT_BYTES = 64
+"""Bytes that an answer needs for each further object. The twelve metrics take some 500, and skills
+and intervals without data never less than 100 for each of their objects. An answer of more objects
+is made to exhaust its reader's memory."""
+
+_MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
+"""Twice as many as the longest time frame has, since each may come twice."""
+
+_SURVEYED = 1024 * 1024
+"""Bytes of an answer in which unknown names are looked for one by one, and of a part in which the
+place of a misfit is."""
+
+_MOST_UNKNOWN = 20
+"""Unknown names that are told of one part of an answer."""
+
+_UNKNOWN_FIELD = re.compile(
+    r"Object contains unknown field `(?P<name>.*)` - at `(?P<path>.*)`", re.DOTALL
+)
+"""What msgspec says of the first."""
+
+_LONGEST_NAME = 60
+"""Characters of a name that are shown."""
+
+OnUnknown: TypeAlias = Callable[[str], None]
+
+
+# -- The short way: the names that the service sends, and no others -------------------------------
+
+
+class _Sections(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={
+        "skills": "skillsMetricsPerAgent",
+        "agents": "agentsMetrics",
+        "totals": "metricsTotals",
+    },
+):
+    skills: SkillBreakdown | None = None
+    agents: AgentBreakdown | None = None
+    totals: ConversationMetrics | None = None
+
+
+class _Interval(_Sections, frozen=True, kw_only=True, rename={"data": "metricsData"}):
+    """Usually ``metricsData`` holds the sections; a sibling page shows them beside it."""
+
+    timestamp: int
+    data: _Sections | None = None
+
+
+def _array(element: Any, absent: Any) -> Any:
+    """Return the type of an array of intervals that is refused at its first element too many."""
+    places = [(f"_{place}", element, absent) for place in range(_MOST_INTERVALS)]
+    return msgspec.defstruct("Intervals", places, array_like=True, forbid_unknown_fields=True)
+
+
+_Document = msgspec.defstruct(
+    "Document",
+    [("intervals", _array(_Interval | msgspec.UnsetType, UNSET) | None, None)],
+    bases=(_Sections,),
+    frozen=True,
+    rename={"intervals": "metricsByIntervals"},
+)
+_DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Document)
+
+
+_NOTHING, _NULL = Raw(), Raw(b"null")
+"""What stands in the place of a part that did not come, and of one that was left empty."""
+
+
+# -- The long way: what else may stand there ------------------------------------------------------
+
+_OTHER_NAMES = {
+    "skillsMetrics": "skillsMetricsPerAgent",
+    "metricsTotal": "metricsTotals",
+    **{
+        f"totalHandlingTime_resolvedConversationsThetotalby{who}": (
+            f"totalHandlingTime_resolvedConversations_by{who}"
+        )
+        for who in ("CCP", "Consumer", "System")
+    },
+}
+"""The API page's second spelling of a name, and the one that real servers send."""
+
+
+def _names(kind: Any) -> dict[str, str]:
+    """Return the names that a struct's members have on the wire, by their attribute."""
+    return {member.name: member.encode_name for member in fields(kind)}
+
+
+def _tolerant(kind: Any, **types: Any) -> Any:
+    """Return a struct like this one that skips what it does not know.
+
+    Its members may be null. After them it has those whose names the API page spells another way.
+    """
+    usual = {name: wire for name, wire in _names(kind).items() if name in types}
+    other = {
+        f"other_{name}": (spelling, types[name])
+        for spelling, meant in _OTHER_NAMES.items()
+        for name, wire in usual.items()
+        if wire == meant
+    }
+    return msgspec.defstruct(
+        f"Any{kind.__name__}",
+        [
+            *((name, of | None, None) for name, of in types.items()),
+            *((name, of | None, None) for name, (_, of) in other.items()),
+        ],
+        frozen=True,
+        gc=False,
+        rename=usual | {name: spelling for name, (spelling, _) in other.items()},
+    )
+
+
+def _by_id(kind: Any) -> Any:
+    return dict[Id, kind]
+
+
+_COUNTS: Final = 8
+"""Of the twelve metrics the first so many are counts and times, the others averages."""
+
+_AnyMetrics = _tolerant(
+    ConversationMetrics,
+    **{
+        name: float | str if name.startswith("avg_") else int | float | str
+        for name in ConversationMetrics.__struct_fields__
+    },
+)
+_AnyAgents = _tolerant(AgentBreakdown, per_agent=_by_id(_AnyMetrics), totals=_AnyMetrics)
+_AnySkills = _tolerant(SkillBreakdown, per_skill=_by_id(_AnyAgents), totals=_AnyMetrics)
+_AnySections = _tolerant(_Sections, skills=_AnySkills, agents=_AnyAgents, totals=_AnyMetrics)
+_AnyInterval = msgspec.defstruct(
+    "AnyInterval",
+    [("timestamp", int), ("data", _AnySections | None, None)],
+    bases=(_AnySections,),
+    frozen=True,
+    kw_only=True,
+    rename={"data": "metricsData"},
+)
+
+
+def _count(value: float | str | None) -> int | None:
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+        return int(value)
+    if value is None or value == "NaN":
+        return None
+    if isinstance(value, int):
+        return value
+    raise msgspec.ValidationError(f"Expected `int`, got `{type(value).__name__}`")
+
+
+def _average(value: float | str | None) -> float | None:
+    if isinstance(value, str):
+        if value == "NaN":
+            return None
+        raise msgspec.ValidationError("Expected `float`, got `str`")
+    return value
+
+
+_USUAL_TYPES = (*[int] * _COUNTS, *[float] * 4, *[type(None)] * 3)
+_OTHER_PLACES = {
+    _AnyMetrics.__struct_fields__.index(name.removeprefix("other_")): place
+    for place, name in enumerate(_AnyMetrics.__struct_fields__)
+    if name.startswith("other_")
+}
+
+
+def _metrics(told: Any) -> ConversationMetrics:
+    if told is None:
+        return ConversationMetrics()
+    values = astuple(told)
+    if tuple(map(type, values)) == _USUAL_TYPES:
+        return ConversationMetrics(*values[:-3])
+    chosen = [
+        values[_OTHER_PLACES[place]] if value is None and place in _OTHER_PLACES else value
+        for place, value in enumerate(values[:-3])
+    ]
+    counts, averages = map(_count, chosen[:_COUNTS]), map(_average, chosen[_COUNTS:])
+    return ConversationMetrics(*counts, *averages)
+
+
+def _agents(told: Any) -> AgentBreakdown:
+    per_agent = {key: _metrics(metrics) for key, metrics in (told.per_agent or {}).items()}
+    return AgentBreakdown(per_agent, _metrics(told.totals or told.other_totals))
+
+
+def _skills(told: Any) -> SkillBreakdown:
+    per_skill = {key: _agents(agents) for key, agents in (told.per_skill or {}).items()}
+    return SkillBreakdown(per_skill, _metrics(told.totals or told.other_totals))
+
+
+def _sections(told: Any) -> _Sections:
+    skills, totals = told.skills or told.other_skills, told.totals or told.other_totals
+    return _Sections(
+        None if skills is None else _skills(skills),
+        None if told.agents is None else _agents(told.agents),
+        None if totals is None else _metrics(totals),
+    )
+
+
+def _interval(told: Any) -> _Interval:
+    sections = _sections(told if told.data is None else told.data)
+    return _Interval(sections.skills, sections.agents, sections.totals, timestamp=told.timestamp)
+
+
+_LONG_WAY: dict[Any, tuple[msgspec.json.Decoder[Any], Callable[[Any], Any]]] = {
+    int: (msgspec.json.Decoder(int | float | str | None), _count),
+    float: (msgspec.json.Decoder(float | str | None), _average),
+    ConversationMetrics: (msgspec.json.Decoder(_AnyMetrics), _metrics),
+    AgentBreakdown: (msgspec.json.Decoder(_AnyAgents), _agents),
+    SkillBreakdown: (msgspec.json.Decoder(_AnySkills), _skills),
+    _Sections: (msgspec.json.Decoder(_AnySections), _sections),
+    _Interval: (msgspec.json.Decoder(_AnyInterval), _interval),
+}
+_SHORT_WAY = {kind: msgspec.json.Decoder(kind) for kind in _LONG_WAY}
+
+_SECTIONS = {
+    spelling: name
+    for name, wire in _names(_Sections).items()
+    for spelling in (*(other for other, usual in _OTHER_NAMES.items() if usual == wire), wire)
+}
+"""The attribute of a section by its spellings, the usual one last."""
+
+_OUTLINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Outline",
+        [
+            ("intervals", _array(Raw, _NOTHING) | None, None),
+            *((spelling, Raw, _NOTHING) for spelling in _SECTIONS),
+        ],
+        rename={"intervals": "metricsByIntervals"},
+    )
+)
+"""A document whose sections and intervals are found, and not yet decoded."""
+
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_BY_ID = msgspec.json.Decoder(dict[Id, Raw])
+_STAMP: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct("Stamp", [("timestamp", int)])
+)
+
+
+# -- A document read ------------------------------------------------------------------------------
+
+
+class _Told(NamedTuple):
+    """What a document says of one interval, and at which place of its list."""
+
+    place: int
+    timestamp: int
+    sections: _Sections | UnexpectedResponse
+
+
+class _Read(NamedTuple):
+    """A document: the sections over the whole time frame, and the intervals as they came."""
+
+    whole: _Sections | UnexpectedResponse
+    intervals: list[_Told]
+
+
+def decode_report(
+    body: bytes,
+    query: ConversationQuery | None = None,
+    *,
+    at: datetime | None = None,
+    on_unknown: OnUnknown | None = None,
+) -> ConversationReport:
+    """Decode a response body.
+
+    Members that the API page does not name are left out. Known ones may be missing or null, and
+    both spellings of the names that the page spells two ways are understood. Numbers are kept as
+    sent. An integral float such as ``21.0`` is a count; ``"NaN"`` is no value.
+
+    Args:
+        body: The response body: one JSON document in UTF-8.
+        query: The question it answers. The answer must then have what was asked for: each section,
+            in each interval and over the whole time frame, and every interval. The query also tells
+            where each interval starts, since the service sends only ends. Without it, an interval
+            is taken to start where the one before it ends, and the earliest to hold just the one
+            bucket that it surely holds.
+        at: The instant of asking by the server's clock (its ``Date`` header), aware.
+        on_unknown: Called with the place of a member that was left out, such as
+            ``"$.metricsTotals.newMetric"``, for each kind of member at least once.
+
+    Returns:
+        The report, intervals oldest first.
+
+    Raises:
+        UnexpectedResponse: The body is not JSON, a known member has the wrong type, something that
+            was asked for is absent, or the intervals are not those of the question; says where.
+        ValueError: ``at`` is naive: its offset from UTC is not known.
+    """
+    if at is not None and at.utcoffset() is None:
+        raise ValueError(f"at={at.isoformat()} is naive: give an aware datetime, such as UTC")
+    read = _read(body, on_unknown)
+    intervals = _in_order(read.intervals, query, at)
+    told: list[Interval] = []
+    for interval in intervals:
+        if isinstance(interval, Unreadable):
+            raise interval.error
+        told.append(interval)
+    if query is not None and query.interval is not None:
+        if not told:
+            raise _absent("metricsByIntervals", "$")
+        if len(told) < (expected := query.timeframe // query.interval):
+            raise UnexpectedResponse(
+                f"the answer has {len(told)} of at least {expected} intervals",
+                where="$.metricsByIntervals",
+            )
+    whole = _asked_for(read.whole, query, "$")
+    if isinstance(whole, UnexpectedResponse):
+        raise whole
+    return ConversationReport(tuple(told), whole.skills, whole.agents, whole.totals, query, at)
+
+
+def decode_intervals(
+    body: bytes,
+    query: ConversationQuery,
+    *,
+    at: datetime | None = None,
+    on_unknown: OnUnknown | None = None,
+) -> tuple[Interval | Unreadable, ...]:
+    """Decode the intervals of a response body, each for itself.
+
+    Args:
+        body: As `decode_report` takes it.
+        query: The question it answers, with an interval.
+        at: See there.
+        on_unknown: See there.
+
+    Returns:
+        The intervals, oldest first and without a hole: where one was left out, or cannot be taken,
+        stands an `Unreadable`. The answer may begin later than the question asked.
+
+    Raises:
+        UnexpectedResponse: There are no intervals, or they are not those of any answer to the
+            question; says where.
+    """
+    intervals = _in_order(_read(body, on_unknown).intervals, query, at)
+    if not intervals:
+        raise _absent("metricsByIntervals", "$")
+    return intervals
+
+
+def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
+    body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, section 8.1: a reader may ignore it
+    objects = body.count(b"{")
+    if objects > FREE_OBJECTS + len(body) // OBJECT_BYTES:
+        raise UnexpectedResponse(f"{objects} objects in {len(body)} bytes are no metrics")
+    try:
+        document = _DOCUMENT.decode(body)
+    except msgspec.ValidationError as error:
+        return _read_in_parts(body, _Survey(on_unknown, error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, error) from None
+    intervals = [
+        _Told(place, each.timestamp, each.data or each)
+        for place, each in enumerate(_elements(document.intervals, UNSET))
+    ]
+    return _Read(document, intervals)
+
+
+def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
+    try:
+        outline = _OUTLINE.decode(body)
+        _check_utf8(body)  # what is skipped is not decoded
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `")
+        raise UnexpectedResponse(what, where=path.rstrip("`") or "$") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, error) from None
+    survey.unknown_in(Raw(body), _Document, "$")
+    sections: dict[str, Any] = {}
+    whole: _Sections | UnexpectedResponse
+    try:
+        for spelling, name in _SECTIONS.items():
+            part = getattr(outline, spelling)
+            if part not in (_NOTHING, _NULL):
+                of = _members(_Sections)[spelling]
+                sections[name] = _part(part, of, f"$.{spelling}", survey)
+        whole = _Sections(**sections)
+    except UnexpectedResponse as error:
+        whole = error
+    intervals = []
+    for place, part in enumerate(_elements(outline.intervals, _NOTHING)):
+        told: _Sections | UnexpectedResponse
+        try:
+            interval = _part(part, _Interval, f"$.metricsByIntervals[{place}]", survey)
+            timestamp, told = interval.timestamp, interval.data or interval
+        except UnexpectedResponse as error:
+            try:
+                timestamp, told = _STAMP.decode(part).timestamp, error
+            except msgspec.ValidationError:
+                raise error from None  # nobody can tell which interval it is
+        intervals.append(_Told(place, timestamp, told))
+    return _Read(whole, intervals)
+
+
+def _elements(array: Any, absent: Any) -> tuple[Any, ...]:
+    """Return what came in an array of intervals."""
+    places = () if array is None else astuple(array)
+    return places[: places.index(absent)] if absent in places else places
+
+
+def _part(part: Raw, kind: Any, path: str, survey: _Survey) -> Any:
+    """Decode a section or an interval, the short way if it can be."""
+    try:
+        return _SHORT_WAY[kind].decode(part)
+    except msgspec.ValidationError:
+        survey.unknown_in(part, kind, path)
+    try:
+        return _the_long_way(part, kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(part, kind, path, error) from None
+
+
+def _the_long_way(part: Raw, kind: Any) -> Any:
+    if get_origin(kind) is dict:
+        of = get_args(kind)[1]
+        return {key: _the_long_way(inner, of) for key, inner in _BY_ID.decode(part).items()}
+    decoder, made = _LONG_WAY[kind]
+    return made(decoder.decode(part))
+
+
+def _misfit(part: Raw, kind: Any, path: str, error: msgspec.ValidationError) -> UnexpectedResponse:
+    """Follow a part that could not be decoded to the innermost value that does not fit its type."""
+    for name, inner, of in _inside(part, kind):
+        try:
+            _the_long_way(inner, of)
+        except msgspec.ValidationError as cause:
+            step = f"[{_shown(name)!r}]" if get_origin(kind) is dict else f".{name}"
+            return _misfit(inner, of, path + step, cause)
+    try:
+        msgspec.json.decode(part, type=kind)  # says what is wrong by the usual type
+    except msgspec.ValidationError as plain:
+        error = plain
+    return UnexpectedResponse(str(error).partition(" - at `")[0], where=path)
+
+
+class _Survey:
+    """Tells the unknown members of an answer, of a map's values those of the first alone.
+
+    Args:
+        on_unknown: Called with the place of each.
+        error: Why the answer could not be decoded the short way. It names the first, if that is
+            the reason: so one is told of however large an answer is.
+    """
+
+    def __init__(self, on_unknown: OnUnknown | None, error: msgspec.ValidationError) -> None:
+        self._on_unknown = on_unknown
+        self._left = _SURVEYED
+        if first := _UNKNOWN_FIELD.fullmatch(str(error)):
+            self._tell(f"{first['path']}.{_shown(first['name'])}")
+
+    def unknown_in(self, part: Raw, kind: Any, path: str) -> None:
+        """Tell those of one part, as long as not too much was searched."""
+        size = memoryview(part).nbytes
+        if size <= self._left:
+            self._left -= size
+            for place in islice(_unknown(part, kind, path), _MOST_UNKNOWN):
+                self._tell(place)
+
+    def _tell(self, path: str) -> None:
+        if self._on_unknown is not None:
+            self._on_unknown(re.sub(r"\[(\d+|\.\.\.)\]", "[*]", path))
+
+
+def _unknown(part: Raw, kind: Any, path: str) -> Iterator[str]:
+    known = _members(kind)
+    if not known and get_origin(kind) is not dict:
+        return
+    for name, inner in _split(part).items():
+        if get_origin(kind) is dict:
+            yield from _unknown(inner, get_args(kind)[1], f"{path}[*]")
+            return
+        if name not in known:
+            yield f"{path}.{_shown(name)}"
+        elif (of := known[name]) is not None:
+            yield from _unknown(inner, of, f"{path}.{name}")
+
+
+def _inside(part: Raw, kind: Any) -> Iterator[tuple[str, Raw, Any]]:
+    """Yield the members of a part that its type knows and that are not null, each with its type."""
+    known = _members(kind)
+    for name, inner in _split(part).items() if known or get_origin(kind) is dict else ():
+        of = get_args(kind)[1] if get_origin(kind) is dict else known.get(name)
+        if of is not None and (inner != _NULL or get_origin(kind) is dict):
+            yield name, inner, of
+
+
+def _split(part: Raw) -> dict[str, Raw]:
+    if memoryview(part).nbytes > _SURVEYED:
+        return {}
+    try:
+        return _MEMBERS.decode(part)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
+
+
+@functools.cache
+def _members(kind: Any) -> dict[str, Any]:
+    """Return the types of a struct's members by their names on the wire, of either spelling.
+
+    None stands for the type of ``metricsByIntervals``, whose elements are parts of their own.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return {}
+    types = {
+        member.encode_name: next(
+            (of for of in get_args(member.type) if of is not type(None)), member.type
+        )
+        if get_origin(member.type) is UnionType
+        else member.type
+        for member in fields(kind)
+    }
+    if "metricsByIntervals" in types:
+        types["metricsByIntervals"] = None
+    other = {name: types[usual] for name, usual in _OTHER_NAMES.items() if usual in types}
+    return types | other
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:_LONGEST_NAME])[1:-1]
+
+
+# -- Intervals in the order of time ---------------------------------------------------------------
+
+
+def _in_order(
+    told: list[_Told], query: ConversationQuery | None, at: datetime | None
+) -> tuple[Interval | Unreadable, ...]:
+    """Put the intervals in order and give each its start, from ends alone.
+
+    There are ``timeframe / interval + 1`` intervals, the newest still open and the earliest cut to
+    one bucket, a whole time frame before the newest; or, asked on a bucket's edge, exactly
+    ``timeframe / interval``, all of them whole.
+    """
+    if not told:
+        return ()
+    by_end = _by_end(told, query)
+    ends = sorted(by_end)
+    newest = ends[-1]
+    on_edge = False
+    try:
+        if query is not None and query.interval is not None:
+            size, frame = timedelta(minutes=query.interval), timedelta(minutes=query.timeframe)
+            if ends[0] < newest - frame or any((newest - end) % size for end in ends):
+                raise UnexpectedResponse(
+                    f"these are not intervals of {query.interval} minutes in a time frame of"
+                    f" {query.timeframe}",
+                    where="$.metricsByIntervals",
+                )
+            on_edge = len(ends) == frame // size and newest - ends[0] == frame - size
+            on_edge = on_edge and (at is None or newest <= at)  # else one was left out
+            ends = [ends[0] + size * step for step in range((newest - ends[0]) // size + 1)]
+            starts = [end - (size if newest - end < frame else BUCKET) for end in ends]
+        else:
+            starts = [ends[0] - BUCKET, *ends[:-1]]
+    except OverflowError:
+        raise _beyond_the_calendar() from None
+    intervals: list[Interval | Unreadable] = []
+    for start, end in zip(starts, ends, strict=True):
+        complete = on_edge or end < newest
+        sections = by_end.get(end)
+        if sections is None:
+            sections = UnexpectedResponse(
+                f"the interval that ends at {end:%Y-%m-%d %H:%M} UTC was left out",
+                where="$.metricsByIntervals",
+            )
+        if isinstance(sections, UnexpectedResponse):
+            intervals.append(Unreadable(start, end, complete, sections))
+        else:
+            intervals.append(
+                Interval(start, end, complete, sections.skills, sections.agents, sections.totals)
+            )
+    return tuple(intervals)
+
+
+def _by_end(
+    told: list[_Told], query: ConversationQuery | None
+) -> dict[datetime, _Sections | UnexpectedResponse]:
+    """Return what was told of each interval by its end, each once."""
+    by_end: dict[datetime, _Sections | UnexpectedResponse] = {}
+    for place, timestamp, sections in told:
+        path = f"$.metricsByIntervals[{place}]"
+        try:
+            end = EPOCH + timedelta(milliseconds=timestamp)
+        except OverflowError:
+            raise _beyond_the_calendar() from None
+        if (end - EPOCH) % BUCKET:
+            raise UnexpectedResponse(
+                f"timestamp {timestamp} is not on a five-minute edge", where=path
+            )
+        checked = _asked_for(sections, query, path)
+        if end in by_end and not _same(by_end[end], checked):
+            checked = UnexpectedResponse(
+                f"the interval that ends at {end:%Y-%m-%d %H:%M} UTC came twice, with different"
+                " figures",
+                where=path,
+            )
+        by_end[end] = checked
+    return by_end
+
+
+def _same(one: _Sections | UnexpectedResponse, other: _Sections | UnexpectedResponse) -> bool:
+    return (
+        isinstance(one, _Sections)
+        and isinstance(other, _Sections)
+        and (one.skills, one.agents, one.totals) == (other.skills, other.agents, other.totals)
+    )
+
+
+def _asked_for(
+    sections: _Sections | UnexpectedResponse, query: ConversationQuery | None, path: str
+) -> _Sections | UnexpectedResponse:
+    """Return the sections, or the error that one which was asked for is absent."""
+    if query is None or isinstance(sections, UnexpectedResponse):
+        return sections
+    if query.skill_ids is not None and sections.skills is None:
+        return _absent("skillsMetricsPerAgent", path)
+    if query.agent_ids is not None and sections.agents is None:
+        return _absent("agentsMetrics", path)
+    if query.skill_ids is None and query.agent_ids is None and sections.totals is None:
+        return _absent("metricsTotals", path)
+    return sections
+
+
+# -- Errors ---------------------------------------------------------------------------------------
+
+
+def _absent(name: str, path: str) -> UnexpectedResponse:
+    return UnexpectedResponse(f"{name} was asked for and is absent", where=path)
+
+
+def _beyond_the_calendar() -> UnexpectedResponse:
+    return UnexpectedResponse(
+        "a timestamp lies outside the years 1 to 9999", where="$.metricsByIntervals"
+    )
+
+
+def _check_utf8(body: bytes) -> None:
+    """Raise UnicodeDecodeError for what is no UTF-8, without a copy of the whole."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), _SURVEYED):
+        decoder.decode(body[start : start + _SURVEYED])
+    decoder.decode(b"", final=True)
+
+
+def _malformed(body: bytes, error: Exception) -> UnexpectedResponse:
+    if isinstance(error, RecursionError):
+        return UnexpectedResponse("the JSON is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        try:
+            body.decode()
+        except UnicodeDecodeError as exact:
+            return UnexpectedResponse("the body is not UTF-8", where=f"byte {exact.start}")
+    if not body:
+        return UnexpectedResponse("the body is empty", where="byte 0")
+    reason, _, place = str(error).partition(" (")
+    reason = reason.split(" - at ")[0]
+    return UnexpectedResponse(
+        f"the body is not whole JSON: {reason}", where=place.rstrip(")") or f"byte {len(body)}"
+    )
