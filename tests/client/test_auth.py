@@ -557,7 +557,7 @@ async def test_sessions_replaced_after_a_401_are_logged_out() -> None:
         elif who not in refused:
             refused.add(who)
             return web.Response(status=401)
-        return web.json_response({})
+        return web.json_response(ANSWER)
 
     async with serving(service) as url, ConversationSession(base_url=url) as session:
         accounts = [Account(str(number), USER) for number in range(50)]
@@ -606,7 +606,7 @@ async def test_of_two_logins_at_once_the_later_to_come_is_logged_out() -> None:
             return web.json_response({"bearer": mine, "csrf": "c"})
         if request.path.endswith("/logout"):
             ended.append(used)
-        return web.json_response({})
+        return web.json_response(ANSWER)
 
     async with (
         serving(service) as url,
@@ -690,7 +690,7 @@ async def test_a_token_is_asked_for_once_whatever_lifetime_it_is_told_to_have(to
             tokens += 1
             await asyncio.sleep(2)
             return web.json_response({"access_token": "t", "expires_in": told})
-        return web.json_response({})
+        return web.json_response(ANSWER)
 
     async with (
         serving(service) as url,
