@@ -20,7 +20,8 @@ class Account:
         id: The account (site) id, such as ``"12345678"``.
         credentials: `ClientCredentials`, `UserLogin`, `BearerToken` or `ApiKey`.
         host: The host of its ``leDataReporting`` service, such as ``"va.data.example.net"`` or
-            ``"va.data.example.net:8443"``. None, the default, asks the Domain API once.
+            ``"va.data.example.net:8443"``. None, the default, asks the Domain API, once and again
+            when that host stops serving the account.
 
     Raises:
         ConfigurationError: The id or the host could not stand in a URL as they are.

@@ -10,7 +10,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import FrozenInstanceError
-from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
@@ -32,7 +32,8 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bearer: Stands in the Authorization header.
-        lifetime: Seconds until it expires.
+        lifetime: Seconds until it expires; infinity where that was not told: then it is used until
+            a request is refused.
         csrf: Goes with `cookies` into a refresh or a logout; empty where there is neither.
         cookies: The session's.
     """
@@ -193,13 +194,17 @@ class ClientCredentials(LoginCredentials):
     def parse(self, answer: Answer, account_id: str) -> Login:
         """Read the token."""
         token = _decoded(_TOKEN, answer, account_id)
-        return Login(bearer=_safe_bearer(token.access_token, account_id), lifetime=token.expires_in)
+        return Login(
+            bearer=_safe_bearer(token.access_token, account_id),
+            lifetime=_lifetime(token.expires_in, "expires_in", account_id),
+        )
 
 
 class UserLogin(LoginCredentials):
     """A user's name and password, traded at the agent login service for a session.
 
-    The session is kept alive while the `ConversationSession` is open, and logged out on its close.
+    The session is kept alive while its account is asked at least every twenty minutes, and logged
+    out after that, when it is replaced, or on the close of the `ConversationSession`.
 
     Args:
         username: The login name.
@@ -235,7 +240,7 @@ class UserLogin(LoginCredentials):
         session = _decoded(_SESSION, answer, account_id)
         return Login(
             bearer=_safe_bearer(session.bearer, account_id),
-            lifetime=session.session_ttl / 1000,
+            lifetime=_lifetime(session.session_ttl, "sessionTTl", account_id) / 1000,
             csrf=session.csrf,
             cookies=answer.cookies,
         )
@@ -354,19 +359,23 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+_Number: TypeAlias = float | str | None
+"""As services send one: bare, in a string, or null."""
+
+
 class _Token(msgspec.Struct):
     access_token: str
-    expires_in: float = math.inf
+    expires_in: _Number = None
 
 
 class _Session(msgspec.Struct, rename={"session_ttl": "sessionTTl"}):
     bearer: str
     csrf: str
-    session_ttl: int = 8 * 3600 * 1000
+    session_ttl: _Number = 8 * 3600 * 1000.0
 
 
 _TOKEN = msgspec.json.Decoder(_Token)
-_SESSION = msgspec.json.Decoder(_Session, strict=False)
+_SESSION = msgspec.json.Decoder(_Session)
 
 
 def _decoded(decoder: msgspec.json.Decoder[_D], answer: Answer, account_id: str) -> _D:
@@ -374,6 +383,22 @@ def _decoded(decoder: msgspec.json.Decoder[_D], answer: Answer, account_id: str)
         return decoder.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnexpectedResponse(f"login: {error}", account_id=account_id) from None
+
+
+def _lifetime(told: _Number, name: str, account_id: str) -> float:
+    """Return how long a login lives, in the unit it was told in; infinity if it was not.
+
+    Null, 0 and less tell nothing: a bearer that was given out is meant to be used.
+    """
+    try:
+        lifetime = float(told or 0)
+    except ValueError:
+        lifetime = math.nan
+    if math.isnan(lifetime):
+        raise UnexpectedResponse(
+            "login: it is not a number", where=f"$.{name}", account_id=account_id
+        )
+    return lifetime if lifetime > 0 else math.inf
 
 
 def _safe_bearer(token: str, account_id: str) -> str:

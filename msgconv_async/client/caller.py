@@ -5,11 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgconv_async.client.account import Account
+from msgconv_async.client.auth import RequestCredentials
 from msgconv_async.client.domains import REPORTING, Domains
+from msgconv_async.client.exchanges import Exchanges
 from msgconv_async.client.logins import Logins
-from msgconv_async.client.retry import Deadline, Repeatable, Retries, RetryPolicy
+from msgconv_async.client.retry import (
+    Deadline,
+    Failed,
+    Repeatable,
+    Retries,
+    RetryPolicy,
+    RetryQuota,
+)
 from msgconv_async.client.transport import JSON, Answer, Transport
 from msgconv_async.errors import (
     ApiError,
@@ -19,7 +29,11 @@ from msgconv_async.errors import (
     Unauthorized,
 )
 from msgconv_async.pacing.pacer import Outcome, Pacer
-from msgconv_async.protocol.query import ConversationQuery
+from msgconv_async.protocol.query import ConversationQuery, HttpRequest
+
+ANSWERING = 10.0
+"""Seconds since an account's last answer in which a 429 is a matter of its pace: its pacer slows
+down, and repeating costs nothing. One that answers nothing any more has failed, as with 503."""
 
 _UNAUTHORIZED = 401
 
@@ -41,18 +55,23 @@ class Caller:
         origin: str | None,
         pacer: Callable[[str], Pacer],
     ) -> None:
-        self._transport = transport
         self._policy = policy
-        self._domains = Domains(transport, policy, origin)
-        self._logins = Logins(transport, policy, self._domains)
+        self._quota = RetryQuota()
+        self._exchanges = Exchanges(transport, policy.attempt_timeout)
+        self._domains = Domains(self._exchanges, policy, self._quota, origin)
+        self._logins = Logins(self._exchanges, policy, self._quota, self._domains)
         self._pacer = pacer
 
     async def close(self) -> None:
         """Log users out."""
         await self._logins.close()
+        self._exchanges.close()
 
     async def ask(self, account: Account, query: ConversationQuery, deadline: Deadline) -> Answer:
-        """Ask with the credentials at hand and, if those are refused, once more with new ones.
+        """Ask, and ask again as the policy, the quota and the deadline allow.
+
+        Besides, ask once more with new credentials if those at hand are refused, and once more
+        where the account lives now if it has moved.
 
         No wait is begun that would overrun the deadline; enforcing it is the caller's business.
 
@@ -67,58 +86,105 @@ class Caller:
             await logins.log_in(account, deadline)
         pacer = self._pacer(account.id)  # not before: an account that is refused needs none
 
-        retries: Retries | None = None
-        tries, renewed = 0, False
+        tried = await self._try(pacer, account, request, deadline, again=False)
+        if isinstance(tried.result, Answer):
+            self._quota.answered(spent=0)
+            return tried.result
+
+        eta = functools.partial(pacer.eta, again=True)
+        retries = Retries(self._policy, self._quota, deadline, self._policy.throttle_wait, eta)
+        renewed = moved = False
         while True:
-            start = pacer.start_at_once()
-            if start is None:
-                _check_queue(pacer, account, deadline, again=tries > 0)
-                start = await pacer.start_in_turn(again=tries > 0)
-            outcome: Outcome = "neutral"
-            asked = signer = None
-            try:
-                pacer.retried += tries > 0
-                tries += 1
-                signer = logins.at_hand(account) or await logins.log_in(account, deadline)
-                auth = signer.headers(request)
-                answer = await self._transport.send(
-                    request,
-                    auth if request.body is None else {**auth, **JSON},
-                    account.id,
-                    secrets=account.credentials.secrets,
-                )
-            except (ApiError, ConnectionFailed) as error:
-                if signer is None:  # a login has retries of its own: these are not for it
-                    raise
-                failure = error
-                outcome, asked = self._taken(error)
-            else:
-                outcome = "answered"
-                return answer
-            finally:
-                pacer.finish(start, outcome, asked)
-            if isinstance(failure, Repeatable):
-                retries = retries or Retries(
-                    self._policy,
-                    deadline,
-                    self._policy.throttle_wait,
-                    functools.partial(pacer.eta, again=True),
-                )
-                await asyncio.sleep(retries.wait_after(failure))
-            elif not renewed and _is_stale(failure) and logins.refused(account, signer):
+            failure = tried.result
+            if not renewed and _is_stale(failure) and logins.refused(account, tried.signer):
                 renewed = True
+                retries.pay_after(failure)
                 if not logins.at_hand(account):
                     await logins.log_in(account, deadline)
+            elif not moved and (
+                new := await domains.moved(
+                    account.id, REPORTING, origin, failure, deadline, host=account.host
+                )
+            ):
+                moved = True
+                request = query.http_request(new, account.id)
+            elif isinstance(failure, Repeatable):
+                paced = isinstance(failure, RateLimited) and _is_answering(pacer)
+                await retries.wait_after(failure, free=paced)
             else:
                 raise failure
+            tried = await self._try(pacer, account, request, deadline, again=True)
+            if isinstance(tried.result, Answer):
+                retries.answered()
+                return tried.result
 
-    def _taken(self, error: ApiError | ConnectionFailed) -> tuple[Outcome, float | None]:
-        """Tell how the service took a request that failed, and the pause that it asked for."""
-        if isinstance(error, RateLimited):
+    async def _try(
+        self,
+        pacer: Pacer,
+        account: Account,
+        request: HttpRequest,
+        deadline: Deadline,
+        *,
+        again: bool,
+    ) -> _Try:
+        """Make one exchange in the account's turn.
+
+        Raises:
+            MsgConvError: The exchange was not made: the turn would come too late, or the login that
+                it needed failed, which has retries of its own.
+        """
+        start = pacer.start_at_once()
+        if start is None:
+            _check_queue(pacer, account, deadline, again=again)
+            start = await pacer.start_in_turn(again=again)
+        pacer.retried += again
+        outcome: Outcome = "neutral"
+        asked: float | None = None
+        try:
+            signer = self._logins.at_hand(account) or await self._logins.log_in(account, deadline)
+            result = await self._exchange(account, request, signer, deadline)
+            outcome, asked = self._taken(result)
+        finally:
+            pacer.finish(start, outcome, asked)
+        return _Try(result, signer)
+
+    async def _exchange(
+        self,
+        account: Account,
+        request: HttpRequest,
+        signer: RequestCredentials,
+        deadline: Deadline,
+    ) -> Answer | Failed:
+        auth = signer.headers(request)
+        try:
+            return await self._exchanges.send(
+                request,
+                auth if request.body is None else {**auth, **JSON},
+                account.id,
+                deadline=deadline,
+                secrets=account.credentials.secrets,
+            )
+        except (ApiError, ConnectionFailed) as error:
+            return error
+
+    def _taken(self, result: Answer | Failed) -> tuple[Outcome, float | None]:
+        """Tell how the service took a request, and the pause that it asked for."""
+        if isinstance(result, RateLimited):
             # Above the ceiling it ends this call; the account is not to stand still for so long.
-            asked = error.retry_after or 0.0
+            asked = result.retry_after or 0.0
             return "throttled", asked if 0 < asked <= self._policy.retry_after_ceiling else None
-        return "neutral" if isinstance(error, Repeatable) else "answered", None
+        return "neutral" if isinstance(result, Repeatable) else "answered", None
+
+
+class _Try(NamedTuple):
+    """What came of one exchange, and what it was signed with."""
+
+    result: Answer | Failed
+    signer: RequestCredentials
+
+
+def _is_answering(pacer: Pacer) -> bool:
+    return asyncio.get_running_loop().time() - pacer.answered_at < ANSWERING
 
 
 def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: bool) -> None:
@@ -132,5 +198,5 @@ def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: b
         )
 
 
-def _is_stale(error: ApiError | ConnectionFailed) -> bool:
+def _is_stale(error: Failed) -> bool:
     return isinstance(error, Unauthorized) and error.status == _UNAUTHORIZED

@@ -1,8 +1,8 @@
-"""The calls under way: each ends at its deadline, all of them when the session closes.
+"""What must be over by an instant: the calls under way, and the exchanges that they make.
 
 What `asyncio.timeout` does for one block, this does for as many as run at the same time, with one
-timer for them all: most calls end long before their deadline, and each then costs an entry in a
-set. A call that is broken off is cancelled, and ends when its task has cleaned up.
+timer for them all: most end long before their time, and each then costs an entry in a set. What is
+broken off is cancelled, and ends when its task has cleaned up.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import math
 import sys
 import traceback
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from msgconv_async.errors import DeadlineExceeded, MsgConvError, SessionUnusable
 
 
-class Calls:
-    """All calls of a session.
+class Timer:
+    """One timer for many `Timed` blocks.
 
     Args:
         loop: The event loop that they run in.
@@ -26,16 +26,98 @@ class Calls:
     Attributes:
         loop: As given.
         open: Those under way.
-        closed: Whether they are, or were, broken off for good.
         wakes_at: Seconds of the event loop's clock at which what is due is looked for.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.open: set[Call] = set()
-        self.closed = False
+        self.open: set[Timed] = set()
         self.wakes_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
+
+    def wake(self, at: float) -> None:
+        """Look at this instant, and not before, for what is due."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if at == math.inf else self.loop.call_at(at, self._look)
+        self.wakes_at = at
+
+    def _look(self) -> None:
+        """Break off what is due; then wake up for whatever is due next."""
+        now = max(self.wakes_at, self.loop.time())  # a timer may fire a little early
+        following = math.inf
+        for block in self.open:
+            if block.at <= now:
+                block.break_off()
+            elif block.at < following:
+                following = block.at
+        self.wake(following)
+
+
+class Timed:
+    """A block of one task that must be over by an instant.
+
+    Args:
+        timer: The one that it is watched by.
+        seconds: How long it may take, or infinity.
+
+    Attributes:
+        at: Seconds of the event loop's clock by which it must be over, or infinity.
+    """
+
+    __slots__ = ("_broken_off", "_cancelling", "_task", "_timer", "at")
+
+    def __init__(self, timer: Timer, seconds: float) -> None:
+        self._timer = timer
+        self._broken_off = False
+        self.at = timer.loop.time() + seconds
+
+    def __enter__(self) -> Self:
+        timer = self._timer
+        task = asyncio.current_task(timer.loop)
+        assert task is not None  # noqa: S101 - whoever awaits is in a task
+        self._task = task
+        self._cancelling = task.cancelling()
+        timer.open.add(self)
+        if self.at < timer.wakes_at:
+            timer.wake(self.at)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Leave the block in silence if it was broken off: what follows it says what that means."""
+        self._timer.open.remove(self)
+        # As asyncio.timeout does it: whoever else cancelled the task is not to be kept from it.
+        return (
+            self._broken_off
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        )
+
+    def break_off(self) -> None:
+        """Cancel what it awaits."""
+        if not self._broken_off:
+            self._broken_off = True
+            self._task.cancel()
+
+
+class Calls(Timer):
+    """All calls of a session: each ends at its deadline, all of them when the session closes.
+
+    Args:
+        loop: The event loop that they run in.
+
+    Attributes:
+        closed: Whether they are, or were, broken off for good.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.closed = False
         self._over: asyncio.Future[None] = loop.create_future()
 
     async def close(self) -> None:
@@ -52,26 +134,8 @@ class Calls:
         if not self.open and not self._over.done():
             self._over.set_result(None)
 
-    def wake(self, at: float) -> None:
-        """Look at this instant, and not before, for what is due."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if at == math.inf else self.loop.call_at(at, self._look)
-        self.wakes_at = at
 
-    def _look(self) -> None:
-        """Break off what is due; then wake up for whatever is due next."""
-        now = max(self.wakes_at, self.loop.time())  # a timer may fire a little early
-        following = math.inf
-        for call in self.open:
-            if call.at <= now:
-                call.break_off()
-            elif call.at < following:
-                following = call.at
-        self.wake(following)
-
-
-class Call:
+class Call(Timed):
     """One call, for a ``with`` block around all that it awaits.
 
     Args:
@@ -85,70 +149,49 @@ class Call:
         SessionUnusable: On leaving the block: the session was closed.
 
     Attributes:
-        at: Seconds of the event loop's clock by which it must be over, or infinity.
         timeout: As given.
     """
 
-    __slots__ = (
-        "_account_id",
-        "_broken_off",
-        "_calls",
-        "_cancelling",
-        "_failure",
-        "_handled",
-        "_task",
-        "at",
-        "timeout",
-    )
+    __slots__ = ("_account_id", "_calls", "_failure", "_handled", "timeout")
 
     def __init__(self, calls: Calls, account_id: str, timeout: float) -> None:
+        super().__init__(calls, timeout)
         self._calls = calls
         self._account_id = account_id
-        self._broken_off = False
         self._failure: MsgConvError | None = None
-        self.at = calls.loop.time() + timeout
         self.timeout = timeout
 
     def __enter__(self) -> Self:
-        calls = self._calls
-        task = asyncio.current_task(calls.loop)
-        assert task is not None  # noqa: S101 - whoever awaits is in a task
-        self._task = task
         self._handled = sys.exception()
-        self._cancelling = task.cancelling()
-        calls.open.add(self)
-        if self.at < calls.wakes_at:
-            calls.wake(self.at)
-        return self
+        return super().__enter__()
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        calls = self._calls
-        calls.open.remove(self)
-        if calls.closed:
-            calls.ended()
+    ) -> Literal[False]:
         if error is not None:
             _forget_locals(error, self._handled)
         if self._failure is not None:
             # Not emptied, as what tried may be trying still: it may be shared.
             self._failure.__traceback__ = None
-        # As asyncio.timeout does it: whoever else cancelled the task is not to be kept from it.
-        if (
-            self._broken_off
-            and self._task.uncancel() <= self._cancelling
-            and kind is asyncio.CancelledError
-        ):
-            if calls.closed:
+        broken_off = super().__exit__(kind, error, traceback)
+        closed = self._calls.closed
+        if closed:
+            self._calls.ended()
+        if broken_off:
+            if closed:
                 raise SessionUnusable("this ConversationSession was closed meanwhile") from None
             raise self._late() from self._failure
+        return False
 
     def failed(self, error: MsgConvError) -> None:
         """Take note of a try that failed, to be named should the time run out."""
         self._failure = error
+
+    def sent(self, at: float | None) -> None:
+        """Nothing hangs on when it was: a call is shared with nobody."""
 
     def _late(self) -> DeadlineExceeded:
         message = "no answer in time"
@@ -156,12 +199,6 @@ class Call:
             before = str(self._failure).removeprefix(f"account {self._account_id}: ")
             message += f" since the last try failed: {before}"
         return DeadlineExceeded(message, account_id=self._account_id, timeout=self.timeout)
-
-    def break_off(self) -> None:
-        """Cancel what it awaits."""
-        if not self._broken_off:
-            self._broken_off = True
-            self._task.cancel()
 
 
 def _forget_locals(error: BaseException, handled: BaseException | None) -> None:

@@ -6,17 +6,33 @@ baseURI.json?version=1.0`` answers ``{"service": ..., "account": ..., "baseURI":
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
+import math
 import re
 from sys import intern
 from urllib.parse import urlsplit
 
 import msgspec
 
+from msgconv_async.client.exchanges import Exchanges
 from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, retrying
-from msgconv_async.client.transport import SMALL_BODY, Transport
-from msgconv_async.errors import ConfigurationError, UnexpectedResponse
+from msgconv_async.client.retry import (
+    Deadline,
+    Failed,
+    Retries,
+    RetryPolicy,
+    RetryQuota,
+    retrying,
+)
+from msgconv_async.client.transport import SMALL_BODY
+from msgconv_async.errors import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    UnexpectedResponse,
+)
 from msgconv_async.protocol.query import HttpRequest
 
 DOMAIN_API = "https://api.liveperson.net"
@@ -28,9 +44,21 @@ SENTINEL = "sentinel"
 AGENT_LOGIN = "agentVep"
 """The service that logs users in."""
 
+LOOK_AGAIN = 60.0
+"""Seconds at least between two look-ups of one account's service because its host failed."""
+
+LOOK_AGAIN_WITHIN = 5.0
+"""Seconds that such a look-up may take: while the Domain API is down, the known host goes on."""
+
+_GONE = frozenset({401, 404, 503})
+"""What a host may answer for an account that lives elsewhere by now; redirects besides."""
+_REDIRECTS = range(300, 400)
+
+_LOG = logging.getLogger("msgconv_async")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?P<name>{_LABEL}(?:\.{_LABEL})*)(?::(?P<port>[0-9]{{1,5}}))?", re.ASCII)
 _IPV6 = re.compile(r"\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _LONGEST_NAME = 253
 _HIGHEST_PORT = 65535
 
@@ -43,19 +71,27 @@ _BASE_URI = msgspec.json.Decoder(_BaseUri)
 
 
 class Domains:
-    """Finds the origin of an account's services, asking the Domain API once for each.
+    """Finds the origin of an account's services; the Domain API is asked once for each.
+
+    An account may move to another data centre. A host that stops serving it is looked up again, no
+    oftener than `LOOK_AGAIN` allows, and goes on being used unless the answer differs.
 
     Args:
-        transport: Asks.
+        exchanges: Asks.
         policy: When to ask again.
+        quota: Pays for that.
         origin: Where every service lives, if they all live in one place.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, origin: str | None) -> None:
-        self._transport = transport
+    def __init__(
+        self, exchanges: Exchanges, policy: RetryPolicy, quota: RetryQuota, origin: str | None
+    ) -> None:
+        self._exchanges = exchanges
         self._policy = policy
+        self._quota = quota
         self._origin = origin
         self._known: dict[tuple[str, str], str] = {}
+        self._looked_again: dict[tuple[str, str], float] = {}
         self._flights = Flights[str]()
 
     def known(self, account_id: str, service: str, host: str | None = None) -> str | None:
@@ -81,20 +117,77 @@ class Domains:
             UnexpectedResponse: It named something that is not a host.
             ConnectionFailed: It could not be reached.
         """
+
+        async def ask(until: Deadline) -> str:
+            retries = Retries(self._policy, self._quota, until, self._policy.throttle_wait)
+            return await retrying(lambda: self._ask(account_id, service, until), retries)
+
         key = (account_id, service)
-        host = await self._flights.join(
-            key, lambda until: self._ask(account_id, service, until), deadline
-        )
+        host = await self._flights.join(key, ask, deadline)
+        return self._learn(key, host)
+
+    async def moved(
+        self,
+        account_id: str,
+        service: str,
+        origin: str,
+        failure: Failed,
+        deadline: Deadline,
+        *,
+        host: str | None = None,
+    ) -> str | None:
+        """Tell where a service lives now, if that is why a request to it failed.
+
+        Args:
+            account_id: Whose.
+            service: One of the names above.
+            origin: Where the request went.
+            failure: How it failed.
+            deadline: The caller's.
+            host: Where it lives, if the caller said so: that is never looked up.
+
+        Returns:
+            The origin, which is another; None if it is the same, or the Domain API does not say.
+        """
+        if self._origin is not None or host is not None or not _may_have_moved(failure):
+            return None
+        key = (account_id, service)
+        if (known := self._known.get(key)) is not None and known != origin:
+            return known  # another call found out meanwhile
+        now = asyncio.get_running_loop().time()
+        if key not in self._flights:
+            if now - self._looked_again.get(key, -math.inf) < LOOK_AGAIN:
+                return None
+            self._looked_again[key] = now
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_WITHIN):
+                found = await self._flights.join(
+                    key, lambda until: self._ask(account_id, service, until), deadline
+                )
+        except (ApiError, ConnectionFailed, UnexpectedResponse, TimeoutError) as error:
+            _LOG.info("account %s: %s goes on being asked; %r", account_id, origin, error)
+            return None
+        if (new := self._learn(key, found)) == origin:
+            return None
+        _LOG.warning("account %s: %s moved from %s to %s", account_id, service, origin, new)
+        return new
+
+    def _learn(self, key: tuple[str, str], host: str) -> str:
         origin = self._known[key] = intern(f"https://{host}")  # many accounts share a few hosts
         return origin
 
     async def _ask(self, account_id: str, service: str, deadline: Deadline) -> str:
         url = f"{DOMAIN_API}/api/account/{account_id}/service/{service}/baseURI.json?version=1.0"
-        answer = await retrying(
-            lambda: self._transport.send(HttpRequest("GET", url), {}, account_id, limit=SMALL_BODY),
-            Retries(self._policy, deadline, self._policy.throttle_wait),
+        answer = await self._exchanges.send(
+            HttpRequest("GET", url), {}, account_id, deadline=deadline, limit=SMALL_BODY
         )
         return parse_base_uri(answer.body, account_id)
+
+
+def _may_have_moved(failure: Failed) -> bool:
+    return isinstance(failure, ConnectionFailed) or (
+        failure.status in _GONE or failure.status in _REDIRECTS
+    )
 
 
 def check_host(host: object, what: str) -> None:
@@ -113,7 +206,8 @@ def check_host(host: object, what: str) -> None:
 def parse_base_uri(body: bytes, account_id: str) -> str:
     """Return the host that a Domain API answer names.
 
-    What it names will be sent credentials, so it must be a bare host name with an optional port.
+    What it names will be sent credentials, so it must be a bare host name with an optional port,
+    and no address: a forged answer is not to lead into the network that this runs in.
 
     Raises:
         UnexpectedResponse: It is not, or the answer is not the document described.
@@ -125,6 +219,13 @@ def parse_base_uri(body: bytes, account_id: str) -> str:
     if not _is_host(host):
         raise UnexpectedResponse(
             f"Domain API: baseURI {host[:80]!r} is not a bare host name with an optional port",
+            where="$.baseURI",
+            account_id=account_id,
+        )
+    if _is_local_or_numeric(host):
+        raise UnexpectedResponse(
+            f"Domain API: baseURI {host[:80]!r} is an address or this machine, not the name of a"
+            " LivePerson host",
             where="$.baseURI",
             account_id=account_id,
         )
@@ -177,6 +278,16 @@ def _is_host(host: object) -> bool:
         and len(match["name"]) <= _LONGEST_NAME
         and (match["port"] is None or 0 < int(match["port"]) <= _HIGHEST_PORT)
     )
+
+
+def _is_local_or_numeric(host: str) -> bool:
+    """Tell whether a host is this machine by name, or an address in any form resolvers read.
+
+    A name whose last label is a number is an address: 127.1, 2130706433, 0x7f000001 (WHATWG URL,
+    "ends in a number checker").
+    """
+    last = host.partition(":")[0].lower().rpartition(".")[2]
+    return last == "localhost" or _NUMBER.fullmatch(last) is not None
 
 
 def _is_address(host: str) -> bool:

@@ -1,6 +1,7 @@
 """Many accounts at once: work in flight is bounded, failures stay with their account."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,8 @@ from msgconv_async.client.account import Account
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationReport
+
+_LOG = logging.getLogger("msgconv_async")
 
 Question: TypeAlias = tuple[Account, ConversationQuery]
 Asked: TypeAlias = Account | Question
@@ -133,6 +136,8 @@ async def fan_out(
                 outcome = Outcome(account, query, await ask(account, query))
             except MsgConvError as error:
                 outcome = Outcome(account, query, None, error)
+            except Exception as error:  # noqa: BLE001 - a fault of ours is not the other accounts'
+                outcome = Outcome(account, query, None, unforeseen(account, error))
             await outcomes.offer(outcome)
         workers -= 1
         if not workers:
@@ -144,6 +149,18 @@ async def fan_out(
             yield outcomes
         finally:
             outcomes.drop()
+
+
+def unforeseen(account: Account, error: Exception) -> MsgConvError:
+    """Log an exception that is a fault of this library's, and return what to say of it.
+
+    That names it, and does not chain it: its frames hold what signed the request.
+    """
+    _LOG.error("account %s: an unforeseen exception", account.id, exc_info=error)
+    return MsgConvError(
+        f"account {account.id}: an unforeseen {type(error).__name__}, a fault of this library: its"
+        " traceback is in the log of 'msgconv_async'"
+    )
 
 
 @asynccontextmanager

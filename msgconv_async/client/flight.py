@@ -2,6 +2,9 @@
 
 It runs in a task of its own, so that a caller who gives up does not take the others down; the last
 one to give up cancels it. It may take as long as the most patient of those who wait allows.
+
+Nobody joins it while a request of its has been out for `JOIN_WITHIN`: that one may never be
+answered. Who comes then begins anew, and those who come after join that one.
 """
 
 from __future__ import annotations
@@ -19,34 +22,66 @@ from msgconv_async.errors import MsgConvError
 
 T = TypeVar("T")
 
+JOIN_WITHIN = 1.0
+"""Seconds after a request was sent in which others may still join it. A lost one then costs those
+who came in one second, and however many ask the same, no more than one request a second is sent."""
+
 
 class _Flight(Generic[T]):
     """A running piece of work, and those who wait for it."""
 
-    def __init__(self, work: Callable[[Deadline], Coroutine[Any, Any, T]]) -> None:
+    def __init__(
+        self,
+        work: Callable[[Deadline], Coroutine[Any, Any, T]],
+        failure: MsgConvError | None,
+    ) -> None:
         self.waiting: list[Deadline] = []
-        self.failure: MsgConvError | None = None
+        self.failure = failure
+        self.sent_at: float | None = None
         self.task = asyncio.create_task(work(self))
 
     @property
     def at(self) -> float:
-        return max((each.at for each in self.waiting), default=-math.inf)
+        return max((waiter.at for waiter in self.waiting), default=-math.inf)
 
     @property
     def timeout(self) -> float:
-        return max((each.timeout for each in self.waiting), default=0.0)
+        return max((waiter.timeout for waiter in self.waiting), default=0.0)
 
     def failed(self, error: MsgConvError) -> None:
         self.failure = error
-        for each in self.waiting:
-            each.failed(error)
+        for waiter in self.waiting:
+            waiter.failed(error)
+
+    def sent(self, at: float | None) -> None:
+        self.sent_at = at
+        for waiter in self.waiting:
+            waiter.sent(at)
+
+    def join(self, deadline: Deadline) -> None:
+        self.waiting.append(deadline)
+        if self.failure is not None:
+            deadline.failed(self.failure)
+        if self.sent_at is not None:
+            deadline.sent(self.sent_at)
+
+    def may_be_lost(self) -> bool:
+        """Tell whether its request has been out for so long that nobody should rely on it."""
+        if self.sent_at is None:
+            return False
+        return asyncio.get_running_loop().time() - self.sent_at >= JOIN_WITHIN
 
 
 class Flights(Generic[T]):
-    """Runs at most one piece of work a key at a time."""
+    """Runs one piece of work a key at a time, and another where that one may be lost."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Tell whether who asked for this now would join others."""
+        flight = self._flights.get(key)
+        return flight is not None and not flight.may_be_lost()
 
     async def join(
         self,
@@ -57,7 +92,8 @@ class Flights(Generic[T]):
         """Wait for the work under this key, starting it if nobody has.
 
         Args:
-            key: What is asked for; whoever asks for the same shares the work.
+            key: What is asked for; whoever asks for the same shares the work, unless it may be
+                lost.
             work: Called with the deadline of the work, which moves with those who wait.
             deadline: The caller's own, which the caller enforces.
 
@@ -68,16 +104,16 @@ class Flights(Generic[T]):
             MsgConvError: What the work raised; each who waited gets a copy.
         """
         flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = _Flight(work)
+        if flight is None or flight.may_be_lost():
+            flight = _Flight(work, None if flight is None else flight.failure)
+            self._flights[key] = flight
             flight.task.add_done_callback(lambda task: self._landed(key, task))
-        flight.waiting.append(deadline)
-        if flight.failure is not None:
-            deadline.failed(flight.failure)
+        flight.join(deadline)
         try:
             await _landing(flight.task)
         finally:
             flight.waiting.remove(deadline)
+            deadline.sent(None)
             if not flight.waiting and not flight.task.done():
                 self._forget(key, flight.task)
                 flight.task.cancel()

@@ -13,7 +13,6 @@ that the caller has not had.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -38,7 +37,7 @@ from msgconv_async.client.checkpoint import (
     advance,
     digest_of,
 )
-from msgconv_async.client.fanout import background
+from msgconv_async.client.fanout import background, unforeseen
 from msgconv_async.client.service_clock import Belief, Now, instant
 from msgconv_async.errors import (
     ConfigurationError,
@@ -86,8 +85,6 @@ _BACKOFF = (0.0, 120.0, 240.0, 480.0)
 for 2, 4, 8 minutes in longer outages. It goes no further: who was down is to be read soon after."""
 
 _OUTAGE = (ServerError, ConnectionFailed, RateLimited, DeadlineExceeded)
-
-_LOG = logging.getLogger("msgconv_async")
 
 _AGREE = 60.0
 """Seconds by which clocks may differ and still agree, where no bucket is read again."""
@@ -264,13 +261,8 @@ class Following:
             raise  # nothing will ever be read again, of no account
         except MsgConvError as error:
             return [Step(Failure(account, error), None)]
-        except Exception as unforeseen:  # noqa: BLE001 - it is not to end all other accounts
-            _LOG.exception("account %s: this turn failed in a way nobody foresaw", account.id)
-            told = MsgConvError(
-                f"account {account.id}: this turn failed with {type(unforeseen).__name__}, which"
-                " nobody foresaw: the log has its traceback"
-            )
-            return [Step(Failure(account, told), None)]
+        except Exception as error:  # noqa: BLE001 - it is not to end all other accounts
+            return [Step(Failure(account, unforeseen(account, error)), None)]
 
     async def _read(self, account: Account) -> Sequence[Step]:
         """Ask as far back as is needed, or as the API reaches."""

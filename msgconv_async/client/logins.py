@@ -17,19 +17,29 @@ from msgconv_async.client.auth import (
     bearer,
 )
 from msgconv_async.client.domains import Domains
+from msgconv_async.client.exchanges import Exchanges
 from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, retrying
-from msgconv_async.client.transport import JSON, Answer, Transport
-from msgconv_async.errors import ConnectionFailed, MsgConvError
+from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, RetryQuota, retrying
+from msgconv_async.client.transport import JSON, Answer
+from msgconv_async.errors import ApiError, ConnectionFailed, MsgConvError
 from msgconv_async.protocol.query import HttpRequest
 
 RENEW_BEFORE = 60.0
 """Seconds before its end from which a login is renewed, or a tenth of its lifetime if that is less:
 a request may wait its turn for so long and still arrive with a valid bearer."""
 
+AT_LEAST = 1.0
+"""Seconds for which a login is used, however soon it expires: the call that it was made for has its
+turn by then, and need not log in twice."""
+
 REFRESH_EVERY = 240.0
 """Seconds between refreshes of a user's session; the Login Service API asks for every 3 to 5
 minutes."""
+
+UNUSED_FOR = 1200.0
+"""Seconds after which the session of a user whose account nobody asked any more is logged out
+rather than refreshed: four rounds of `follow`, so that neither a round that failed nor a job every
+quarter of an hour costs a login."""
 
 LOGOUT_WITHIN = 0.5
 """Seconds that a logout may take, so that an unreachable service holds nothing up."""
@@ -43,14 +53,16 @@ _LOG = logging.getLogger("msgconv_async")
 class _Held:
     """A login in use. There may be one for each of many thousands of accounts."""
 
-    __slots__ = ("renew_at", "signer")
+    __slots__ = ("renew_at", "signer", "used_at")
 
     def __init__(self, login: Login, at: float) -> None:
+        self.used_at = at
         self.signer = BearerToken(login.bearer)
         self.renewed(login, at)
 
     def renewed(self, login: Login, at: float) -> None:
-        self.renew_at = at + login.lifetime - min(RENEW_BEFORE, login.lifetime / 10)
+        due = at + login.lifetime - min(RENEW_BEFORE, login.lifetime / 10)
+        self.renew_at = max(due, asyncio.get_running_loop().time() + AT_LEAST)
 
 
 class _HeldSession(_Held):
@@ -69,27 +81,33 @@ class Logins:
     """Holds the current login of each account.
 
     Args:
-        transport: Asks.
+        exchanges: Asks.
         policy: When to ask again.
+        quota: Pays for that.
         domains: Tells where.
     """
 
-    def __init__(self, transport: Transport, policy: RetryPolicy, domains: Domains) -> None:
-        self._transport = transport
+    def __init__(
+        self, exchanges: Exchanges, policy: RetryPolicy, quota: RetryQuota, domains: Domains
+    ) -> None:
+        self._exchanges = exchanges
         self._policy = policy
+        self._quota = quota
         self._domains = domains
         self._held: dict[Account, _Held] = {}
         self._sweep_at = SWEEP
         self._flights = Flights[RequestCredentials]()
+        self._logouts: set[asyncio.Task[None]] = set()
 
     def at_hand(self, account: Account) -> RequestCredentials | None:
         """Return what signs the account's requests; None if it has to log in first."""
         credentials = account.credentials
         if isinstance(credentials, RequestCredentials):
             return credentials
-        held = self._held.get(account)
-        due = held is None or held.renew_at <= asyncio.get_running_loop().time()
-        return None if held is None or due else held.signer
+        if (held := self._held.get(account)) is None:
+            return None
+        held.used_at = now = asyncio.get_running_loop().time()
+        return held.signer if now < held.renew_at else None
 
     async def log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
         """Log in, and return what signs the account's requests.
@@ -111,45 +129,60 @@ class Logins:
 
     async def close(self) -> None:
         """End every user's session, as far as that is quickly done."""
-        held, self._held = self._held, {}
-        sessions = {
-            account: each for account, each in held.items() if isinstance(each, _HeldSession)
-        }
-        for each in sessions.values():
-            each.refresher.cancel()
-        if sessions:
-            await asyncio.wait([each.refresher for each in sessions.values()])
-        await asyncio.gather(*(self._log_out(*each) for each in sessions.items()))
+        for account in list(self._held):
+            self._drop(account)
+        if self._logouts:
+            await asyncio.wait(self._logouts)
 
     async def _log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
         credentials = account.credentials
         assert isinstance(credentials, LoginCredentials)  # noqa: S101 - nobody else has to
-        origin = self._domains.known(account.id, credentials.service)
-        origin = origin or await self._domains.find(account.id, credentials.service, deadline)
-        request, headers = credentials.login(origin, account.id)
+        service = credentials.service
+        before = self._held.get(account)
+        known = self._domains.known(account.id, service)
+        origin = known or await self._domains.find(account.id, service, deadline)
 
         async def send() -> tuple[float, Answer]:
+            request, headers = credentials.login(origin, account.id)
             asked_at = asyncio.get_running_loop().time()
-            return asked_at, await self._transport.send(
-                request, headers, account.id, secrets=credentials.secrets, login=True
+            return asked_at, await self._exchanges.send(
+                request,
+                headers,
+                account.id,
+                deadline=deadline,
+                secrets=credentials.secrets,
+                login=True,
             )
 
+        async def send_where_it_lives() -> tuple[float, Answer]:
+            nonlocal origin
+            try:
+                return await send()
+            except (ApiError, ConnectionFailed) as error:
+                failure = error
+            moved = await self._domains.moved(account.id, service, origin, failure, deadline)
+            if moved is None:
+                raise failure
+            origin = moved
+            return await send()
+
         asked_at, answer = await retrying(
-            send, Retries(self._policy, deadline, self._policy.login_throttle_wait)
+            send_where_it_lives,
+            Retries(self._policy, self._quota, deadline, self._policy.login_throttle_wait),
         )
         login = credentials.parse(answer, account.id)
-        before = self._held.pop(account, None)
         held: _Held
         if isinstance(credentials, UserLogin):
             held = session = _HeldSession(login, asked_at, origin)
             session.refresher = asyncio.create_task(self._keep_alive(account, session))
         else:
             held = _Held(login, asked_at)
+        if self._held.get(account) is not before and (signer := self.at_hand(account)) is not None:
+            self._end(account, held)  # one that was begun later was quicker, and is in use
+            return signer
+        self._drop(account)
         self._held[account] = held
         self._sweep()
-        if isinstance(before, _HeldSession):
-            before.refresher.cancel()
-            await self._log_out(account, before)
         return held.signer
 
     def _sweep(self) -> None:
@@ -165,8 +198,12 @@ class Logins:
         self._sweep_at = max(SWEEP, 2 * len(self._held))
 
     async def _keep_alive(self, account: Account, held: _HeldSession) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(REFRESH_EVERY)
+            if loop.time() - held.used_at >= UNUSED_FOR:
+                self._drop(account)
+                return
             try:
                 await self._post(account, held, "refresh")
             except ConnectionFailed:
@@ -175,9 +212,23 @@ class Logins:
                 _LOG.info("%s; the next request logs in again", error)
                 self._drop(account)
                 return
-            held.renewed(held.login, asyncio.get_running_loop().time())
+            held.renewed(held.login, loop.time())
+
+    def _drop(self, account: Account) -> None:
+        """Hold an account's login no longer."""
+        if (held := self._held.pop(account, None)) is not None:
+            self._end(account, held)
+
+    def _end(self, account: Account, held: _Held) -> None:
+        """Let a login go; if it is a user's session, log it out meanwhile."""
+        if isinstance(held, _HeldSession):
+            held.refresher.cancel()
+            logout = asyncio.create_task(self._log_out(account, held))
+            self._logouts.add(logout)
+            logout.add_done_callback(self._logouts.discard)
 
     async def _log_out(self, account: Account, held: _HeldSession) -> None:
+        await asyncio.wait([held.refresher])
         try:
             async with asyncio.timeout(LOGOUT_WITHIN):
                 await self._post(account, held, "logout")
@@ -188,7 +239,7 @@ class Logins:
 
     async def _post(self, account: Account, held: _HeldSession, action: str) -> None:
         login = held.login
-        await self._transport.send(
+        await self._exchanges.send(
             HttpRequest(
                 "POST",
                 f"{held.origin}/api/account/{account.id}/{action}",
@@ -208,7 +259,3 @@ class Logins:
             ),
             login=True,
         )
-
-    def _drop(self, account: Account) -> None:
-        if isinstance(held := self._held.pop(account, None), _HeldSession):
-            held.refresher.cancel()

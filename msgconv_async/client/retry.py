@@ -3,6 +3,10 @@
 LivePerson's retry policy: after 429 at least 1 second, 5 for a login or a token; after 5xx three
 retries, 5, 10 and 15 seconds later; any other 4xx never. ``Retry-After`` (RFC 9110, section
 10.2.3) wins where it asks for longer. Every request here only reads, so each may be repeated.
+
+What is right for one request is too much when all of them fail: three retries of each are four
+times the traffic, for a service that is down. So retries are paid for out of a `RetryQuota`, which
+all calls of a session share and answers fill again, as in the AWS SDKs.
 """
 
 import asyncio
@@ -15,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from msgconv_async.errors import (
     ApiError,
@@ -29,6 +33,9 @@ from msgconv_async.errors import (
 T = TypeVar("T")
 E = TypeVar("E", bound=MsgConvError)
 
+Failed: TypeAlias = ApiError | ConnectionFailed
+"""How an exchange fails."""
+
 Repeatable = RateLimited | ServerError | ConnectionFailed
 """What a later try may not meet again."""
 
@@ -41,21 +48,29 @@ class RetryPolicy:
     """How often and how late a failed request is repeated.
 
     Nothing here outlives the call's timeout: when the next wait would overrun it, the call fails
-    at once with the error at hand.
+    at once with the error at hand. So it does when too many retries of the session led to nothing
+    lately: in an outage they are only more load.
 
     Args:
         waits: Seconds before each retry after a 5xx or a broken connection; as many retries as
             there are waits.
         throttle_wait: The least seconds before a request answered 429 is repeated. These retries
-            are not counted; the timeout bounds them.
+            are not counted; the timeout bounds them, and what all retries of the session may cost
+            unless the account goes on answering others.
         login_throttle_wait: The same for a login or a token request.
         retry_after_ceiling: Seconds. A ``Retry-After`` above it ends the call at once, rather
             than in a sleep that looks like a hang.
         jitter: Each wait is lengthened by a random share of itself, up to this one, so that
             clients that failed together do not return together. A wait is never shortened.
+        attempt_timeout: Seconds that one exchange may take, be it a question, a login or a look-up
+            of a host: from when it is sent until its answer is whole. One that takes longer is
+            broken off and counts as a broken connection. Answers take seconds, so the default
+            leaves them several times that, and still lets a call of a minute try twice. A request
+            that was lost holds the account's slot for so long. None leaves it to the call's
+            timeout.
 
     Raises:
-        ConfigurationError: A value is negative or not a number.
+        ConfigurationError: A value is negative or not a number; ``attempt_timeout`` is 0.
     """
 
     _: KW_ONLY
@@ -64,6 +79,7 @@ class RetryPolicy:
     login_throttle_wait: float = 5.0
     retry_after_ceiling: float = 120.0
     jitter: float = 0.1
+    attempt_timeout: float | None = 20.0
 
     def __post_init__(self) -> None:
         waits: object = self.waits
@@ -76,6 +92,11 @@ class RetryPolicy:
                 raise ConfigurationError(
                     f"RetryPolicy: {name} has {value!r}: it must be a number, 0 or more"
                 )
+        seconds: object = self.attempt_timeout
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+            raise ConfigurationError(
+                f"RetryPolicy: attempt_timeout has {seconds!r}: it must be above 0 seconds, or None"
+            )
 
     def lengthened(self, seconds: float) -> float:
         """Return a wait with its jitter added."""
@@ -99,12 +120,55 @@ class Deadline(Protocol):
     def failed(self, error: MsgConvError) -> None:
         """Take note of a try that failed, to be named should the time run out."""
 
+    def sent(self, at: float | None) -> None:
+        """Take note of when the request that is now under way was sent; None: there is none."""
+
+
+class RetryQuota:
+    """What retries cost, and answers earn: shared by all calls of a session.
+
+    The scheme is that of the AWS SDKs (their "standard" mode), and so are its numbers: a call that
+    is answered in the end has its price back, and an answer at the first try earns a little. A
+    fault that passes therefore costs nothing, and one request in six may fail for good without an
+    end to retries. Where everything fails, `FULL` pays for a first retry of a hundred requests, and
+    then there is none.
+
+    Two things differ. A request's second retry costs twice as much as its first, the third and all
+    later ones three times: the more have failed, the less another is worth, and an outage spends on
+    those who were not heard at all. One that was not answered in time costs no more than another:
+    what it holds up meanwhile is its own account alone.
+    """
+
+    FULL = 500
+    """Tokens at most, and at first."""
+    PRICE = 5
+    """Tokens that a request's first retry costs."""
+    DEAREST = 3
+    """Which of a request's retries is the first to cost the most, that many times the price."""
+    EARNED = 1
+    """Tokens that an answer at the first try earns."""
+
+    def __init__(self) -> None:
+        self.tokens = self.FULL
+
+    def spend(self, tokens: int) -> bool:
+        """Pay, if that is possible; tell whether it was."""
+        if self.tokens < tokens:
+            return False
+        self.tokens -= tokens
+        return True
+
+    def answered(self, spent: int) -> None:
+        """Take note that a request was answered, and of what was spent on it."""
+        self.tokens = min(self.FULL, self.tokens + (spent or self.EARNED))
+
 
 class Retries:
-    """How long to wait before the next try of one request.
+    """Whether and when one request is tried again.
 
     Args:
         policy: How often and how late.
+        quota: Pays for it.
         deadline: No wait is begun that would overrun it.
         throttle_wait: The least seconds to wait after 429.
         eta: Tells how many seconds from now the next exchange could be made at the earliest.
@@ -113,18 +177,25 @@ class Retries:
     def __init__(
         self,
         policy: RetryPolicy,
+        quota: RetryQuota,
         deadline: Deadline,
         throttle_wait: float,
         eta: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._policy = policy
+        self._quota = quota
         self._deadline = deadline
         self._throttle_wait = throttle_wait
         self._eta = eta
         self._waits = iter(policy.waits)
+        self._paid = self._spent = 0
 
-    def wait_after(self, error: Repeatable) -> float:
-        """Return the seconds to wait after a try that failed.
+    async def wait_after(self, error: Repeatable, *, free: bool = False) -> None:
+        """Wait until the request that failed so may be tried again.
+
+        Args:
+            error: How it failed.
+            free: Whether another try is no matter of the quota.
 
         Raises:
             MsgConvError: The error itself, when it may not be repeated or not in time.
@@ -146,14 +217,34 @@ class Retries:
             raise _explained(
                 error, f"another try in {begins:.1f} s would be past the timeout"
             ) from None
+        if not free:
+            self.pay_after(error)
         level = logging.INFO if throttled else logging.WARNING
         _LOG.log(level, "%s; again in %.1f s", error, wait)
         self._deadline.failed(error)
-        return wait
+        await asyncio.sleep(wait)
+
+    def pay_after(self, error: Failed) -> None:
+        """Pay for another try.
+
+        Raises:
+            MsgConvError: The error itself, when the quota is used up.
+        """
+        price = min(self._paid + 1, RetryQuota.DEAREST) * RetryQuota.PRICE
+        if not self._quota.spend(price):
+            raise _explained(
+                error, "not tried again: too many retries of this session led to nothing lately"
+            ) from None
+        self._paid += 1
+        self._spent += price
+
+    def answered(self) -> None:
+        """Take note that the request was answered."""
+        self._quota.answered(self._spent)
 
 
 async def retrying(send: Callable[[], Awaitable[T]], retries: Retries) -> T:
-    """Send, and send again as the policy and the deadline allow.
+    """Send, and send again as the policy, the quota and the deadline allow.
 
     Args:
         send: Makes one exchange.
@@ -168,10 +259,13 @@ async def retrying(send: Callable[[], Awaitable[T]], retries: Retries) -> T:
     """
     while True:
         try:
-            return await send()
+            answer = await send()
         except (RateLimited, ServerError, ConnectionFailed) as error:
-            wait = retries.wait_after(error)
-        await asyncio.sleep(wait)
+            failure = error
+        else:
+            retries.answered()
+            return answer
+        await retries.wait_after(failure)
 
 
 def _explained(error: E, why: str) -> E:

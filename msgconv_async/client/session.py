@@ -113,7 +113,8 @@ class ConversationSession:
         retry: When failed requests are repeated.
         pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
         coalesce: Let calls that ask the same of the same account at the same time share one
-            request. One that gives up leaves it to the others; the last to give up cancels it.
+            request. One that gives up leaves it to the others; the last to give up cancels it. Who
+            comes when it has been out for a second has another, since it may be lost.
         fresh_for: Seconds for which an answer may be given again to the same question, though
             never across a five-minute edge. By default none is.
         max_body: The most bytes of an answer, decoded, that are read.
@@ -224,7 +225,7 @@ class ConversationSession:
             account: Whom to ask about.
             query: The question.
             timeout: Seconds for everything: queue, login, waits and retries. None waits as long
-                as it takes.
+                as it takes; each try then still has its ``RetryPolicy.attempt_timeout``.
 
         Returns:
             The report, its window by the server's clock.
@@ -237,7 +238,8 @@ class ConversationSession:
             ServerError: The service failed (5xx) after every retry.
             ApiError: Any other status that is not 200; redirects are not followed.
             UnexpectedResponse: The answer is not what the API describes, or too large.
-            ConnectionFailed: No connection, or a broken one, after every retry.
+            ConnectionFailed: No connection, a broken one, or no answer in the time of one try,
+                after every retry.
             DeadlineExceeded: The timeout ran out. If a try had failed before, it says how, and that
                 error is its ``__cause__``.
             SessionUnusable: The session is not open, or belongs to another event loop.
@@ -269,8 +271,8 @@ class ConversationSession:
     ) -> AbstractAsyncContextManager[AsyncIterator[Outcome]]:
         """Ask many accounts.
 
-        A failure stays with its account, as its outcome's ``error``. An account given twice is
-        asked twice.
+        A failure stays with its account, as its outcome's ``error``; so does an exception that is a
+        fault of this library, with its traceback in the log. An account given twice is asked twice.
 
         Args:
             accounts: Accounts, or pairs of an account and its own query. Drawn from only as fast

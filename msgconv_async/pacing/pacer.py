@@ -1,6 +1,7 @@
 """One account's pace: even starts, so many at once, and what the answers teach about both."""
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -70,6 +71,7 @@ class Pacer:
         answered: Requests that the service took on, whatever it made of them.
         throttled: Requests that it refused with 429.
         retried: Requests that repeated one that had failed; counted by who sends them.
+        answered_at: When the last one was answered, by the event loop's clock.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Pacer:
         self.answered = 0
         self.throttled = 0
         self.retried = 0
+        self.answered_at = -math.inf
 
     @property
     def rate(self) -> float:
@@ -170,6 +173,7 @@ class Pacer:
         self._slots.finished(now - start.at)
         if outcome == "answered":
             self.answered += 1
+            self.answered_at = now
             limit.answered(start, now)
         elif outcome == "throttled":
             self.throttled += 1

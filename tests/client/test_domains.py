@@ -1,16 +1,32 @@
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from msgconv_async import (
     Account,
+    ApiError,
     ConfigurationError,
     ConversationSession,
+    RetryPolicy,
+    ServerError,
     Unauthorized,
     UnexpectedResponse,
 )
 from msgconv_async.client.domains import parse_base_uri, parse_origin
-from tests.client.support import API, BEARER, CLIENT, HOSTS, QUERY, USER, account, liveperson
+from tests.client.support import (
+    API,
+    BEARER,
+    CLIENT,
+    EVEN,
+    HOSTS,
+    QUERY,
+    USER,
+    World,
+    account,
+    liveperson,
+    now,
+)
 
 NOT_BARE_HOSTS = [
     "",
@@ -137,6 +153,165 @@ async def test_a_look_up_that_failed_is_made_again_by_the_next_call() -> None:
         world.hosts.update(HOSTS)
 
         await session.fetch(account(world.sandbox), QUERY)
+
+
+NEW = HOSTS["agentVep"]
+"""Where an account's other services move to in these tests."""
+
+
+def gone(world: World, host: str, failure: int | None) -> None:
+    """Let a host serve nobody any more: it answers with a status, or hangs up."""
+    answer = world.sandbox.fault
+    assert answer is not None
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        known = await answer(request)
+        if request.host != host:
+            return known
+        if failure is None:
+            raise ConnectionError
+        return web.Response(status=failure, headers={"Location": f"https://{NEW}/"})
+
+    world.sandbox.fault = fault
+
+
+STOPPED = pytest.mark.parametrize("failure", [301, 302, 307, 401, 404, 503, None])
+
+
+@pytest.mark.looptime
+@STOPPED
+@pytest.mark.parametrize("service", ["leDataReporting", "sentinel"])
+async def test_an_account_that_moved_is_found_where_it_lives_now(
+    service: str, failure: int | None
+) -> None:
+    """The host that stopped serving it is looked up again, and the call is repeated at once."""
+    async with liveperson() as world, ConversationSession(http=world.http) as session:
+        who = account(world.sandbox)
+        await session.fetch(who, QUERY)
+        gone(world, HOSTS[service], failure)
+        world.hosts[service] = NEW
+        if service == "sentinel":
+            await asyncio.sleep(12 * 3600)  # the token has run out
+        began = now()
+
+        await session.fetch(who, QUERY)
+        await session.fetch(who, QUERY)
+
+        assert now() - began < 1
+        assert 2 == world.lookups().count(service)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("failure", [400, 403, 422, 429, 500])
+async def test_what_says_nothing_of_a_move_is_not_looked_up(failure: int) -> None:
+    """Such an answer is one of a host that serves the account."""
+    async with (
+        liveperson() as world,
+        ConversationSession(http=world.http, retry=RetryPolicy(waits=())) as session,
+    ):
+        who = account(world.sandbox)
+        await session.fetch(who, QUERY)
+        gone(world, HOSTS["leDataReporting"], failure)
+
+        with pytest.raises(ApiError):
+            await session.fetch(who, QUERY, timeout=1)
+
+        assert 1 == world.lookups().count("leDataReporting")
+
+
+@pytest.mark.looptime
+async def test_a_host_that_fails_where_it_always_was_is_looked_up_once_a_minute() -> None:
+    """However many ask: a host that is down is no reason to ask the Domain API all the time."""
+    policy = RetryPolicy(waits=())
+    async with (
+        liveperson() as world,
+        ConversationSession(http=world.http, retry=policy, coalesce=False) as session,
+    ):
+        who = account(world.sandbox)
+        await session.fetch(who, QUERY)
+        gone(world, HOSTS["leDataReporting"], 503)
+
+        for _ in range(12):
+            outcomes = await asyncio.gather(
+                *(session.fetch(who, QUERY) for _ in range(5)), return_exceptions=True
+            )
+            assert [ServerError] * 5 == [type(outcome) for outcome in outcomes]
+            await asyncio.sleep(10)
+
+        assert 1 + 2 == world.lookups().count("leDataReporting")
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("how", ["refused", "failing", "unreadable", "silent"])
+async def test_while_the_domain_api_is_down_the_known_host_goes_on(how: str) -> None:
+    """A failure that passes is repeated there; the look-up's own is not the call's."""
+    async with (
+        liveperson() as world,
+        ConversationSession(http=world.http, retry=EVEN) as session,
+    ):
+        who = account(world.sandbox)
+        await session.fetch(who, QUERY)
+        answer = world.sandbox.fault
+        assert answer is not None
+        failures = [503]
+
+        async def fault(request: web.Request) -> web.StreamResponse | None:
+            known = await answer(request)
+            if request.host == API:
+                if how == "refused":
+                    raise ConnectionError
+                if how == "silent":
+                    await asyncio.sleep(3600)
+                return web.Response(status=500 if how == "failing" else 200, text="no")
+            return web.Response(status=failures.pop()) if failures else known
+
+        world.sandbox.fault = fault
+        began = now()
+
+        await session.fetch(who, QUERY)
+
+        assert now() - began == pytest.approx(10 if how == "silent" else 5, abs=0.2)
+
+
+@pytest.mark.looptime
+async def test_a_host_that_was_given_is_never_looked_up() -> None:
+    """Who says where an account lives is taken at his word."""
+    async with (
+        liveperson() as world,
+        ConversationSession(http=world.http, retry=RetryPolicy(waits=())) as session,
+    ):
+        who = Account(world.sandbox.account_ids[0], CLIENT, host=HOSTS["leDataReporting"])
+        elsewhere = Account(who.id, CLIENT)
+        world.hosts["leDataReporting"] = NEW
+        await session.fetch(elsewhere, QUERY)
+        gone(world, HOSTS["leDataReporting"], 404)
+
+        with pytest.raises(ApiError):
+            await session.fetch(who, QUERY)
+
+        assert 1 == world.lookups().count("leDataReporting")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "10.0.0.1:8443",
+        "169.254.169.254",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "va.example.0x7F",
+        "example.1",
+        "localhost",
+        "LocalHost:8080",
+        "va.localhost",
+    ],
+)
+def test_an_address_or_this_machine_is_no_host_of_an_account(host: str) -> None:
+    """A forged answer is not to send credentials into the network that this runs in."""
+    with pytest.raises(UnexpectedResponse, match=r"account 1: .*an address or this machine"):
+        parse_base_uri(f'{{"baseURI": "{host}"}}'.encode(), "1")
 
 
 @pytest.mark.parametrize("host", BARE_HOSTS)

@@ -11,6 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from msgconv_async import (
     Account,
+    BearerToken,
     ConfigurationError,
     ConversationSession,
     Outcome,
@@ -21,7 +22,7 @@ from msgconv_async import (
 )
 from msgconv_async.client.fanout import _Outcomes
 from msgconv_async.sandbox import Sandbox
-from tests.client.support import BEARER, EVEN, QUERY, account, client_tasks, now, turns
+from tests.client.support import BEARER, QUERY, account, client_tasks, now, turns
 
 pytestmark = pytest.mark.looptime
 
@@ -162,7 +163,8 @@ async def arrivals(trouble: Fault | None, times: int, bound: int) -> dict[str, l
         return await slow(request)
 
     async with Sandbox(accounts=12, fault=fault) as sandbox:
-        async with ConversationSession(base_url=sandbox.url, retry=EVEN) as session:
+        policy = RetryPolicy(jitter=0, attempt_timeout=None)
+        async with ConversationSession(base_url=sandbox.url, retry=policy) as session:
             *others, troubled = everybody(sandbox)
             asked = [*([troubled] * times if trouble else []), *(others * times)]
             came: dict[str, list[float]] = {each.id: [] for each in asked}
@@ -298,7 +300,8 @@ async def test_leaving_early_cancels_what_runs() -> None:
     slow = Slow(100)
     async with Sandbox(accounts=4, fault=slow) as sandbox:
         slow.unit = 0
-        async with ConversationSession(base_url=sandbox.url) as session:
+        patient = RetryPolicy(attempt_timeout=None)
+        async with ConversationSession(base_url=sandbox.url, retry=patient) as session:
             accounts = everybody(sandbox)
             async with session.fetch_many(accounts[:1], QUERY) as outcomes:
                 await anext(outcomes)
@@ -506,3 +509,33 @@ def test_an_outcome_is_a_value() -> None:
     assert Outcome(Account("1", BEARER), QUERY) == outcome
     with pytest.raises(AttributeError):
         outcome.error = None
+
+
+async def test_an_unforeseen_exception_stays_with_its_account(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty accounts, one of which breaks something of ours: the others have their reports."""
+
+    class Broken(BearerToken):
+        def headers(self, _: object) -> dict[str, str]:
+            raise OverflowError("a secret-token is too large")
+
+    async with (
+        Sandbox(accounts=50) as sandbox,
+        ConversationSession(base_url=sandbox.url) as session,
+    ):
+        *others, last = everybody(sandbox)
+        broken = Account(last.id, Broken("secret-token"))
+        async with session.fetch_many([broken, *others], QUERY) as outcomes:
+            found = [outcome async for outcome in outcomes]
+
+    failed = [outcome for outcome in found if outcome.error]
+    assert [broken.id] == [outcome.account.id for outcome in failed]
+    error = failed[0].error
+    assert f"account {broken.id}: an unforeseen OverflowError" in str(error)
+    assert "secret-token" not in str(error)
+    assert (None, None) == (error.__cause__, error.__context__)  # type: ignore[union-attr]
+    logged = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert ["msgconv_async"] == [record.name for record in logged]
+    assert logged[0].exc_info is not None
+    assert logged[0].exc_info[0] is OverflowError

@@ -21,6 +21,9 @@ class Until(NamedTuple):
     def failed(self, error: MsgConvError) -> None:
         raise AssertionError
 
+    def sent(self, at: float | None) -> None:
+        """Nothing hangs on it here."""
+
 
 def working(seconds: float, outcome: str) -> Callable[[Deadline], Coroutine[Any, Any, str]]:
     async def work(_: Deadline) -> str:
@@ -106,3 +109,70 @@ async def test_each_who_waited_has_an_error_of_its_own() -> None:
 
     assert ["it went wrong"] * 3 == [str(error) for error in errors]
     assert 3 == len({id(error) for error in errors})
+
+
+async def test_nobody_joins_what_may_be_lost() -> None:
+    """A request out for a second is left to those who wait for it; the next ones share another."""
+    flights = Flights[int]()
+    begun = 0
+
+    async def work(until: Deadline) -> int:
+        nonlocal begun
+        begun += 1
+        mine = begun
+        until.sent(asyncio.get_running_loop().time())
+        await asyncio.sleep(9 if mine == 1 else 0.5)
+        until.sent(None)
+        return mine
+
+    async def join(after: float) -> int:
+        await asyncio.sleep(after)
+        return await flights.join("key", work, Until(99))
+
+    assert [1, 1, 2, 2, 3] == await asyncio.gather(*map(join, [0, 0.9, 1.1, 1.4, 2]))
+    assert {} == flights._flights
+
+
+async def test_what_waits_for_its_next_try_is_joined_however_old_it_is() -> None:
+    """Nothing of it is out: to begin anew would be to ask sooner than was agreed."""
+    flights = Flights[str]()
+
+    async def work(until: Deadline) -> str:
+        until.sent(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.5)
+        until.sent(None)
+        await asyncio.sleep(9)
+        return "one"
+
+    async def another(_: Deadline) -> str:
+        raise AssertionError
+
+    first = asyncio.create_task(flights.join("key", work, Until(99)))
+    await asyncio.sleep(8)
+
+    assert "one" == await flights.join("key", another, Until(99))
+    await first
+
+
+async def test_what_hangs_on_a_lost_login_may_be_lost_itself() -> None:
+    """Who waits through another's work is told of its request, also when coming later."""
+    logins, questions = Flights[str](), Flights[str]()
+    begun: list[str] = []
+
+    async def login(until: Deadline) -> str:
+        begun.append("login")
+        until.sent(asyncio.get_running_loop().time())
+        await asyncio.sleep(9)
+        return "login"
+
+    async def question(until: Deadline) -> str:
+        begun.append("question")
+        return await logins.join("key", login, until)
+
+    async def ask(after: float) -> str:
+        await asyncio.sleep(after)
+        return await questions.join("key", question, Until(99))
+
+    await asyncio.gather(*map(ask, [0, 0.5, 1.5]))
+
+    assert ["question", "login"] * 2 == begun

@@ -437,7 +437,7 @@ async def test_an_exception_that_nobody_foresaw_stays_with_its_account(
     failures = [each for each in items if isinstance(each, Failure)]
     assert {"1"} == {each.account.id for each in failures}
     assert all(type(each.error) is MsgConvError for each in failures)
-    assert "account 1: this turn failed with OverflowError" in str(failures[0].error)
+    assert "account 1: an unforeseen OverflowError" in str(failures[0].error)
     assert "out of range" not in str(failures[0].error)
     assert "Traceback" in caplog.text
     for each in many(3):

@@ -27,6 +27,7 @@ def test_the_default_policy_is_the_service_s_own() -> None:
     assert 1 == policy.throttle_wait
     assert 5 == policy.login_throttle_wait
     assert 120 == policy.retry_after_ceiling
+    assert 20 == policy.attempt_timeout
 
 
 @pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "5", None])
@@ -39,6 +40,14 @@ def test_a_policy_that_cannot_work_is_refused(name: str, wrong: Any) -> None:
         RetryPolicy(**{name: wrong})
     with pytest.raises(ConfigurationError, match="waits"):
         RetryPolicy(waits=[1, wrong])
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, "5"])
+def test_a_time_for_one_try_that_is_none_is_refused(wrong: Any) -> None:
+    """Above 0 seconds, or None for no limit."""
+    with pytest.raises(ConfigurationError, match="attempt_timeout"):
+        RetryPolicy(attempt_timeout=wrong)
+    assert RetryPolicy(attempt_timeout=None).attempt_timeout is None
 
 
 def test_a_policy_is_a_value() -> None:

@@ -562,9 +562,12 @@ async def test_an_account_that_refuses_everything_fails_as_soon_as_waiting_is_in
 
 
 async def test_no_timeout_waits_as_long_as_it_takes() -> None:
-    """An hour is not too long for who said None."""
+    """An hour is not too long for who said None, of the call and of each try."""
     async with Sandbox(latency=3600) as sandbox:
-        async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
+        patient = RetryPolicy(attempt_timeout=None)
+        async with ConversationSession(
+            coalesce=False, base_url=sandbox.url, retry=patient
+        ) as session:
             began = now()
             await session.fetch(account(sandbox), QUERY, timeout=None)
 
