@@ -20,6 +20,7 @@ Knob = Literal["rate", "concurrency"]
 REST: Final = 40  # answers in a rest: a probe ends after two rests, 1 in 80 is about 1 %
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 2 * REST  # starts that a refused one is compared with: back to the last probe
+PAST: Final = 120.0  # seconds without a request after which what was before tells nothing
 OWN: Final = 1 / (FEW + 2)  # the highest of a few: our own probes count as no rarer than that
 
 
@@ -44,6 +45,10 @@ class Start:
 class Starts:
     """The last 80 to 160 starts and ends, in order.
 
+    After two minutes without a request they are forgotten: an account that is asked now and then,
+    as one that is followed, holds a few. With thousands of such accounts, memory would grow for
+    half a day otherwise.
+
     Attributes:
         seq: Number of the last start: the first is 1.
     """
@@ -61,6 +66,9 @@ class Starts:
         self.seq += 1
         start = Start(now, self.seq, in_flight, held)
         last = self._last
+        if last and in_flight <= 1 and now - last[-1].at > PAST:
+            last.clear()
+            self._ends.clear()
         last.append(start)
         if len(last) == 2 * LOOK_BACK:
             del last[:LOOK_BACK]

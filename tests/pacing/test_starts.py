@@ -126,3 +126,23 @@ def test_four_accepted_are_little_evidence() -> None:
     refused = starts.add(now + 0.05, 5, "rate")
     refused.refused = True
     assert 0.5 > abs(starts.testimony(refused, now + 0.09, 5, "rate"))
+
+
+def test_an_account_that_is_asked_now_and_then_holds_few_starts() -> None:
+    """What was long before tells nothing, and thousands of accounts would remember it all."""
+    starts = Starts()
+    for turn in range(100):
+        starts.add(300.0 * turn, 1, None)
+        starts.add(300.0 * turn + 1, 1, None)
+        starts.end(300.0 * turn + 2)
+    assert 2 == len(starts._last)
+    assert 1 == len(starts._ends)
+
+
+def test_a_pause_with_something_in_flight_forgets_nothing() -> None:
+    """What is still under way will be compared with what was before."""
+    starts = Starts()
+    for place in range(10):
+        starts.add(place / 10, 2, "rate")
+    starts.add(1000.0, 2, None)
+    assert 11 == len(starts._last)
