@@ -37,14 +37,14 @@ class InvalidQuery(MsgConvError, ValueError):
     def __init__(self, parameter: str, value: object, rule: str) -> None:
         self.parameter = parameter
         self.value = value
-        super().__init__(f"{parameter}={_short(value)}: {rule}")
+        super().__init__(f"{parameter}={short(value)}: {rule}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, (kind, args, state) = super().__reduce__()
         try:
             pickle.dumps(self.value)
         except (pickle.PicklingError, AttributeError, TypeError):
-            state = state | {"value": _short(self.value)}
+            state = state | {"value": short(self.value)}
         return rebuild, (kind, args, state)
 
 
@@ -150,7 +150,8 @@ class DeadlineExceeded(MsgConvError, TimeoutError):
         super().__init__(f"account {account_id}: {message} (timeout {timeout:g} s)")
 
 
-def _short(value: object, limit: int = 60) -> str:
+def short(value: object, limit: int = 60) -> str:
+    """Write a value for an error's text, cut to a number of characters."""
     try:
         text = repr(value)
     except ValueError:  # an int of more digits than Python prints

@@ -23,6 +23,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Never
 
+from msgconv_async import checks
 from msgconv_async.client.account import Account
 from msgconv_async.client.auth import (
     ApiKey,
@@ -68,6 +69,7 @@ def read_accounts(
         ConfigurationError: The file cannot be read, or there is a mistake in it: says which, and
             in which line, without showing what may be a secret.
     """
+    checks.instance("path", path, str | os.PathLike, "the path of a file")
     try:
         # With a byte order mark or without: editors on Windows write one.
         text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -76,6 +78,8 @@ def read_accounts(
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{path}, line {line}: this is not UTF-8") from None
+    except ValueError as error:  # a NUL in the path
+        raise ConfigurationError(f"{os.fspath(path)!r} cannot be read: {error}") from None
     return _File(str(path), text, environment).accounts()
 
 

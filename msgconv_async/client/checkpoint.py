@@ -134,7 +134,7 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
         """
         try:
             return msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeError) as error:
+        except (msgspec.DecodeError, UnicodeError, TypeError) as error:
             raise ConfigurationError(f"this is not a checkpoint: {error}") from None
 
 

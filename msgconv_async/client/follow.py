@@ -26,6 +26,7 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import replace as replace_struct
 
+from msgconv_async import checks
 from msgconv_async.client.account import Account
 from msgconv_async.client.checkpoint import (
     DAY,
@@ -413,21 +414,22 @@ def follow(
 ) -> AbstractAsyncContextManager[Following]:
     """Check what `session.follow` was given, and return what follows."""
     accounts = _each_once(accounts)
-    queries = tuple(_of_buckets(each) for each in queries)
-    if not queries:
-        raise ConfigurationError("there is no query to follow with: give at least one")
+    queries = _of_buckets(queries)
+    if since is not None and not isinstance(since, Checkpoint | datetime | timedelta):
+        raise checks.refused("since", since, "a Checkpoint, a datetime, a timedelta, or None")
     if isinstance(since, timedelta) and not timedelta() < since <= DAY:
         raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
-    if isinstance(since, datetime) and since.utcoffset() is None:
-        raise ConfigurationError(f"since={since.isoformat()} is naive: give an aware datetime")
-    if settle < 0 or settle > DAY // BUCKET:
-        raise ConfigurationError(f"settle={settle!r}: it must be 0 to {DAY // BUCKET} buckets")
-    if over is not None and over < timedelta():
-        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
-    if max_in_flight < 1:
-        raise ConfigurationError(f"max_in_flight={max_in_flight!r}: it must be 1 or more")
-    if clock().utcoffset() is None:
-        raise ConfigurationError("clock: the time it tells must be aware, such as in UTC")
+    if isinstance(since, datetime):
+        checks.aware("since", since)
+    checks.whole("settle", settle, 0, DAY // BUCKET)
+    checks.instance("revise", revise, bool, "True or False")
+    if over is not None:
+        checks.instance("over", over, timedelta, "a timedelta, or None")
+        if over < timedelta():
+            raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
+    checks.whole("max_in_flight", max_in_flight, 1)
+    checks.function("clock", clock, "a function that tells the time")
+    checks.aware("clock: the time that it tells", clock())
     if isinstance(since, Checkpoint) and since.query and since.query != digest_of(queries):
         raise ConfigurationError(
             "since: this checkpoint is of another query, with other skills, agents, groups or"
@@ -448,24 +450,33 @@ def follow(
 
 
 def _each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:
+    checks.instance("accounts", accounts, Iterable, "an iterable of accounts, such as a list")
     accounts = tuple(accounts)
+    for place, account in enumerate(accounts):
+        checks.instance(f"accounts[{place}]", account, Account, "an Account")
     if not accounts:
         raise ConfigurationError("there is no account to follow: give at least one")
-    for account_id, times in Counter(each.id for each in accounts).items():
+    for account_id, times in Counter(account.id for account in accounts).items():
         if times > 1:
             raise ConfigurationError(f"account {account_id} is given {times} times: follow it once")
     return accounts
 
 
-def _of_buckets(query: ConversationQuery) -> ConversationQuery:
-    if query.interval not in {None, MIN_INTERVAL}:
-        raise InvalidQuery(
-            "interval",
-            query.interval,
-            f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
-        )
+def _of_buckets(queries: Sequence[ConversationQuery]) -> tuple[ConversationQuery, ...]:
+    checks.instance("query", queries, Iterable, "a ConversationQuery, or several in a list")
+    queries = tuple(queries)
+    for query in queries:
+        checks.instance("query", query, ConversationQuery, "a ConversationQuery")
+        if query.interval not in {None, MIN_INTERVAL}:
+            raise InvalidQuery(
+                "interval",
+                query.interval,
+                f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
+            )
+    if not queries:
+        raise ConfigurationError("there is no query to follow with: give at least one")
     # With an interval, a time frame must be a multiple of it: one bucket does until a turn knows.
-    return replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL)
+    return tuple(replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL) for query in queries)
 
 
 def phase_of(account_id: str) -> float:

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol, TypeAlias, TypeVar
 
+from msgconv_async import checks
 from msgconv_async.errors import (
     ApiError,
     ConfigurationError,
@@ -88,14 +89,14 @@ class RetryPolicy:
         object.__setattr__(self, "waits", tuple(waits))
         named = {name: getattr(self, name) for name in _SETTINGS}
         for name, value in [*named.items(), *(("waits", wait) for wait in self.waits)]:
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise ConfigurationError(
-                    f"RetryPolicy: {name} has {value!r}: it must be a number, 0 or more"
-                )
-        seconds: object = self.attempt_timeout
-        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
-            raise ConfigurationError(
-                f"RetryPolicy: attempt_timeout has {seconds!r}: it must be above 0 seconds, or None"
+            checks.number(f"RetryPolicy: {name}", value, "a number, 0 or more")
+        if self.attempt_timeout is not None:
+            checks.number(
+                "RetryPolicy: attempt_timeout",
+                self.attempt_timeout,
+                "above 0 seconds, or None",
+                above=True,
+                most=math.inf,
             )
 
     def lengthened(self, seconds: float) -> float:

@@ -22,6 +22,7 @@ from typing import NamedTuple, Self
 import aiohttp
 import anyio
 
+from msgconv_async import checks
 from msgconv_async.client.account import Account
 from msgconv_async.client.caller import Caller
 from msgconv_async.client.calls import Call, Calls
@@ -139,20 +140,23 @@ class ConversationSession:
         if base_url is None:
             base_url = os.environ.get("MSGCONV_BASE_URL") or None
         self._origin = None if base_url is None else parse_origin(base_url)
-        if http is not None and not isinstance(http, aiohttp.ClientSession):
-            raise ConfigurationError(f"http={http!r}: it must be an aiohttp.ClientSession, or None")
-        self._given = http
-        if retry is not None and not isinstance(retry, RetryPolicy):
-            raise ConfigurationError(f"retry={retry!r}: it must be a RetryPolicy, or None")
-        self._policy = retry or RetryPolicy()
-        if not callable(pacer):
-            raise ConfigurationError(
-                f"pacer={pacer!r}: it must be a function that makes one for each account, such as"
-                " `lambda: Pacer(rate=50)`"
+        if http is not None:
+            checks.instance(
+                "http", http, aiohttp.ClientSession, "an aiohttp.ClientSession, or None"
             )
+        self._given = http
+        if retry is not None:
+            checks.instance("retry", retry, RetryPolicy, "a RetryPolicy, or None")
+        self._policy = retry or RetryPolicy()
+        checks.function(
+            "pacer",
+            pacer,
+            "a function that makes one for each account, such as `lambda: Pacer(rate=50)`",
+        )
         self._pacers = Pacers(pacer)
-        _check_seconds("fresh_for", fresh_for)
-        _check_count("max_body", max_body)
+        checks.number("fresh_for", fresh_for, "0 seconds or more, and finite")
+        checks.whole("max_body", max_body, 1)
+        checks.instance("coalesce", coalesce, bool, "True or False")
         self._coalesce = coalesce
         self._fresh_for = fresh_for
         self._max_body = max_body
@@ -290,7 +294,10 @@ class ConversationSession:
                 else than an account or a pair came out of ``accounts``.
             SessionUnusable: As in `fetch`.
         """
-        _check_count("max_in_flight", max_in_flight)
+        checks.whole("max_in_flight", max_in_flight, 1)
+        _check_timeout(timeout)
+        if query is not None:
+            checks.instance("query", query, ConversationQuery, "a ConversationQuery, or None")
         self._usable()
         return fan_out(self._asking(timeout), drawing_from(accounts, query), max_in_flight)
 
@@ -350,6 +357,7 @@ class ConversationSession:
             SessionUnusable: As in `fetch`; also out of the context, when the session is closed.
         """
         self._usable()
+        _check_timeout(timeout)
         return follow(
             self._reading(timeout),
             accounts,
@@ -370,7 +378,7 @@ class ConversationSession:
         Raises:
             ConfigurationError: ``account`` is not an `Account`.
         """
-        _check_account(account)
+        checks.instance("account", account, Account, "an Account")
         return self._pacers.of(account.id)
 
     def stats(self, account: Account) -> PacerStats:
@@ -461,27 +469,15 @@ def _naming(account: Account) -> Iterator[None]:
         raise
 
 
-def _check_count(name: str, count: object) -> None:
-    if not isinstance(count, int) or count < 1:
-        raise ConfigurationError(f"{name}={count!r}: it must be a whole number, 1 or more")
-
-
-def _check_seconds(name: str, seconds: object) -> None:
-    if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
-        raise ConfigurationError(f"{name}={seconds!r}: it must be 0 seconds or more, and finite")
-
-
-def _check_account(account: object) -> None:
-    if not isinstance(account, Account):
-        raise ConfigurationError(f"account={account!r}: it must be an Account")
-
-
 def _check(account: object, query: object, timeout: object) -> None:
-    _check_account(account)
-    if not isinstance(query, ConversationQuery):
-        raise ConfigurationError(f"query={query!r}: it must be a ConversationQuery")
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
-        raise ConfigurationError(f"timeout={timeout!r}: it must be above 0 seconds, or None")
+    checks.instance("account", account, Account, "an Account")
+    checks.instance("query", query, ConversationQuery, "a ConversationQuery")
+    _check_timeout(timeout)
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is not None:
+        checks.number("timeout", timeout, "above 0 seconds, or None", above=True, most=math.inf)
 
 
 def _check_given(http: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:

@@ -26,6 +26,7 @@ import msgspec
 from msgspec import UNSET, Raw
 from msgspec.structs import astuple, fields
 
+from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.protocol.buckets import BUCKET, EPOCH
 from msgconv_async.protocol.query import MAX_TIMEFRAME, MIN_INTERVAL, ConversationQuery
@@ -333,10 +334,12 @@ def decode_report(
     Raises:
         UnexpectedResponse: The body is not JSON, a known member has the wrong type, something that
             was asked for is absent, or the intervals are not those of the question; says where.
-        ValueError: ``at`` is naive: its offset from UTC is not known.
+        ConfigurationError: ``at`` is naive, or an argument is of another type.
     """
-    if at is not None and at.utcoffset() is None:
-        raise ValueError(f"at={at.isoformat()} is naive: give an aware datetime, such as UTC")
+    if query is not None:
+        checks.instance("query", query, ConversationQuery, "a ConversationQuery, or None")
+    if at is not None:
+        checks.aware("at", at)
     read = _read(body, on_unknown)
     intervals = _in_order(read.intervals, query, at)
     told: list[Interval] = []

@@ -76,8 +76,8 @@ class ConversationQuery:
             )
         interval = None if self.interval is None else _interval(self.interval, timeframe)
         version = _whole("version", self.version)
-        if version < 1:
-            raise InvalidQuery("version", version, "the API's version must be 1 or more")
+        if not 1 <= version < 2**31:
+            raise InvalidQuery("version", version, "the API's version must be 1 or more, and small")
         checked = {
             "timeframe": timeframe,
             "interval": interval,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from msgconv_async.errors import ConfigurationError
+from msgconv_async import checks
 
 
 class Clock:
@@ -19,10 +19,8 @@ class Clock:
     """
 
     def __init__(self, start: datetime | None = None) -> None:
-        if start is not None and start.tzinfo is None:
-            raise ConfigurationError(
-                f"start={start.isoformat()} is naive: give an aware datetime, such as UTC"
-            )
+        if start is not None:
+            checks.aware("start", start)
         self._start = start
         self._asked: float | None = None
         self._moved = timedelta()

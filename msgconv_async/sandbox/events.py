@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
 
 ResolvedBy = Literal["CCP", "consumer", "system"]
@@ -112,8 +113,7 @@ class Synthetic:
             "conversations_per_day": conversations_per_day,
         }
         for name, count in counts.items():
-            if count < 1:
-                raise ConfigurationError(f"{name}={count}: it must be 1 or more")
+            checks.whole(name, count, 1)
         self._seed = seed
         self._skills = [UNASSIGNED, *range(1, skills)]
         self._agents = range(101, 101 + agents)

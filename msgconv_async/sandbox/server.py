@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.buckets import ceil
 from msgconv_async.sandbox.aggregate import Aggregates
@@ -95,17 +95,22 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        _whole("accounts", accounts, "1 or more", 1)
+        checks.whole("accounts", accounts, 1)
+        checks.whole("seed", seed, 0)
         if concurrency is not None:
-            _whole("concurrency", concurrency, "1 or more", 1)
+            checks.whole("concurrency", concurrency, 1)
         if rate is not None:
-            _number("rate", rate, "above 0, in requests per second", positive=True)
-        _whole("burst", burst, "0 or more", 0)
-        _number("latency", latency, "0 or more, in seconds")
+            checks.number("rate", rate, "above 0, in requests per second", above=True)
+        checks.whole("burst", burst, 0)
+        checks.number("latency", latency, "0 or more, in seconds")
         if retry_after is not None:
-            _number("retry_after", retry_after, "0 or more, in seconds")
-        _number("token_lifetime", token_lifetime, "above 0, in seconds", positive=True)
-        _whole("port", port, f"0 to {_LAST_PORT}", 0, _LAST_PORT)
+            checks.number("retry_after", retry_after, "0 or more, in seconds")
+        checks.number("token_lifetime", token_lifetime, "above 0, in seconds", above=True)
+        checks.whole("port", port, 0, _LAST_PORT)
+        if clock is not None:
+            checks.function("clock", clock, "a function that tells the time, or None")
+        if fault is not None:
+            checks.function("fault", fault, "an async function of a request, or None")
         self._account_ids = tuple(str(FIRST_ACCOUNT + number) for number in range(accounts))
         if isinstance(events, str | Path):
             events = Recorded.from_file(events)
@@ -130,8 +135,7 @@ class Sandbox:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
-        if self._clock().tzinfo is None:
-            raise ConfigurationError("clock: the time it tells must be aware, such as in UTC")
+        checks.aware("clock: the time that it tells", self._clock())
         # Cancelling the handler of a client that went away is what gives its slot back.
         runner = web.AppRunner(
             self._service.application(),
@@ -225,8 +229,8 @@ class Sandbox:
             ConfigurationError: ``times`` is not 1 or more, the status is none of a failure, or the
                 account is none of the sandbox's.
         """
-        _whole("times", times, "1 or more", 1)
-        _whole("status", status, "a failure's, 400 to 599", 400, 599)  # RFC 9110, section 15
+        checks.whole("times", times, 1)
+        checks.whole("status", status, 400, 599)  # a failure's: RFC 9110, section 15
         if account_id is not None and account_id not in self._account_ids:
             raise ConfigurationError(f"account_id={account_id!r} is none of the sandbox's")
         self._service.failures[account_id].extend([status] * times)
@@ -271,16 +275,3 @@ async def _stop(runner: web.AppRunner) -> None:
     # Also where a cancelled scope is what leaves the sandbox; it takes no longer than the grace.
     with anyio.CancelScope(shield=True):
         await runner.cleanup()
-
-
-def _whole(name: str, given: Any, rule: str, least: int, most: float = math.inf) -> None:
-    """Refuse what is no whole number within these bounds."""
-    if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= most:
-        raise ConfigurationError(f"{name}={given!r}: it must be {rule}, as a whole number")
-
-
-def _number(name: str, given: Any, rule: str, *, positive: bool = False) -> None:
-    """Refuse what is no finite number from 0 on, or above 0."""
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if not number or not 0 <= given < math.inf or (positive and given == 0):
-        raise ConfigurationError(f"{name}={given!r}: it must be {rule}")

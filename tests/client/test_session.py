@@ -121,7 +121,7 @@ def test_a_pacer_where_its_maker_belongs_is_told_at_once(pacer: Any) -> None:
         ({"retry": 5}, "retry=5: it must be a RetryPolicy"),
         ({"fresh_for": "1"}, "fresh_for='1': it must be 0 seconds or more"),
         ({"fresh_for": math.inf}, "fresh_for=inf: it must be 0 seconds or more, and finite"),
-        ({"max_body": 0}, "max_body=0: it must be a whole number, 1 or more"),
+        ({"max_body": 0}, "max_body=0: it must be 1 or more, as a whole number"),
     ],
 )
 def test_a_wrong_setting_is_told_at_once(mistake: dict[str, Any], right: str) -> None:
