@@ -178,7 +178,9 @@ async def fetch(
     from msgconv_async.cli.fetch import Fetch  # noqa: PLC0415
 
     if complete_only and format == "json":
-        raise ConfigurationError("--complete-only: the format json is the service's own document")
+        raise ConfigurationError(
+            "--complete-only: the format json is the service's own document, kept whole"
+        )
     query, session = question.query(), access.session()
     accounts, note = access.named(account)
     command = Fetch(
