@@ -387,6 +387,10 @@ def decode_intervals(
     intervals = _in_order(_read(body, on_unknown).intervals, query, at)
     if not intervals:
         raise _absent("metricsByIntervals", "$")
+    if intervals[0].start < EPOCH:  # near the year 1 there is no room for arithmetic
+        raise UnexpectedResponse(
+            "the intervals lie before the year 1970", where="$.metricsByIntervals"
+        )
     return intervals
 
 

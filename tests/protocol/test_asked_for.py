@@ -357,3 +357,11 @@ def test_an_id_beyond_64_bits_is_refused(number: int) -> None:
     """The API's ids are longs, and longer ones can be made to collide in a dict."""
     with pytest.raises(UnexpectedResponse):
         decode_report(encode({"agentsMetrics": {"metricsPerAgent": {str(number): {}}}}))
+
+
+@pytest.mark.parametrize("minutes", [-5, -1_035_592_260])
+def test_intervals_before_1970_are_refused(minutes: int) -> None:
+    interval = {"timestamp": minutes * 60_000, "metricsData": {"metricsTotals": {}}}
+    document = json.dumps({"metricsByIntervals": [interval], "metricsTotals": {}}).encode()
+    with pytest.raises(UnexpectedResponse, match="before the year 1970"):
+        decode_intervals(document, ConversationQuery(5, interval=5))
