@@ -98,6 +98,9 @@ class _Kept:
     def __hash__(self) -> int:
         return hash(type(self).values_of(self))
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds a secret: its state is not handed out")
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         if protocol <= _TEXT_PROTOCOL:
             raise TypeError(

@@ -50,7 +50,7 @@ LOOK_AGAIN = 60.0
 LOOK_AGAIN_WITHIN = 5.0
 """Seconds that such a look-up may take: while the Domain API is down, the known host goes on."""
 
-_GONE = frozenset({401, 404, 503})
+_GONE = frozenset({401, 404, 410, 421, 503})
 """What a host may answer for an account that lives elsewhere by now; redirects besides."""
 _REDIRECTS = range(300, 400)
 

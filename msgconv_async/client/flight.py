@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import math
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Generic, TypeVar
@@ -37,8 +38,11 @@ class _Flight(Generic[T]):
     ) -> None:
         self.waiting: list[Deadline] = []
         self.failure = failure
+        self.before: _Flight[T] | None = None
         self.sent_at: float | None = None
         self.task = asyncio.create_task(work(self))
+        self.over: asyncio.Future[asyncio.Task[T]] = self.task.get_loop().create_future()
+        self.task.add_done_callback(self.end_with)
 
     @property
     def at(self) -> float:
@@ -65,6 +69,11 @@ class _Flight(Generic[T]):
         if self.sent_at is not None:
             deadline.sent(self.sent_at)
 
+    def end_with(self, task: asyncio.Task[T]) -> None:
+        """Give what a task returned to those who wait: its own, or a later one that came first."""
+        if not self.over.done():
+            self.over.set_result(task)
+
     def may_be_lost(self) -> bool:
         """Tell whether its request has been out for so long that nobody should rely on it."""
         if self.sent_at is None:
@@ -73,10 +82,26 @@ class _Flight(Generic[T]):
 
 
 class Flights(Generic[T]):
-    """Runs one piece of work a key at a time, and another where that one may be lost."""
+    """Runs one piece of work a key at a time, and another where that one may be lost.
 
-    def __init__(self) -> None:
+    What a later one returns is given to those who still wait for an earlier one as well.
+
+    Args:
+        cancel_lost: Whether the earlier one is cancelled then. False lets it come to its end, for
+            work that leaves something behind that must be ended.
+    """
+
+    def __init__(self, *, cancel_lost: bool = True) -> None:
+        self._cancel_lost = cancel_lost
         self._flights: dict[Hashable, _Flight[T]] = {}
+        self._overtaken: set[asyncio.Task[T]] = set()
+
+    async def close(self) -> None:
+        """End what nobody waits for any more."""
+        for task in self._overtaken:
+            task.cancel()
+        if self._overtaken:
+            await asyncio.wait(self._overtaken)
 
     def __contains__(self, key: Hashable) -> bool:
         """Tell whether who asked for this now would join others."""
@@ -105,37 +130,52 @@ class Flights(Generic[T]):
         """
         flight = self._flights.get(key)
         if flight is None or flight.may_be_lost():
-            flight = _Flight(work, None if flight is None else flight.failure)
+            earlier = flight
+            flight = _Flight(work, None if earlier is None else earlier.failure)
+            flight.before = earlier
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda task: self._landed(key, task))
+            flight.task.add_done_callback(functools.partial(self._landed, key, flight))
         flight.join(deadline)
         try:
-            await _landing(flight.task)
+            await _landing(flight.over)
         finally:
             flight.waiting.remove(deadline)
             deadline.sent(None)
-            if not flight.waiting and not flight.task.done():
+            if not flight.waiting and not flight.over.done():
                 self._forget(key, flight.task)
                 flight.task.cancel()
                 with anyio.CancelScope(shield=True):
                     await _landing(flight.task)
-        error = flight.task.exception()
+        task = flight.over.result()
+        error = task.exception()
         if isinstance(error, MsgConvError):
             raise copy.copy(error)
-        return flight.task.result()
+        return task.result()
 
-    def _landed(self, key: Hashable, task: asyncio.Task[T]) -> None:
+    def _landed(self, key: Hashable, flight: _Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(key, task)
-        if not task.cancelled():
-            task.exception()  # those who waited had it; with nobody left it is nobody's
+        # The exception was had by those who waited; with nobody left it is nobody's.
+        if not task.cancelled() and task.exception() is None:
+            self._relieve(flight)
+
+    def _relieve(self, flight: _Flight[T]) -> None:
+        earlier, flight.before = flight.before, None
+        while earlier is not None:
+            earlier.end_with(flight.task)
+            if self._cancel_lost:
+                earlier.task.cancel()
+            elif not earlier.task.done():
+                self._overtaken.add(earlier.task)
+                earlier.task.add_done_callback(self._overtaken.discard)
+            earlier = earlier.before
 
     def _forget(self, key: Hashable, task: asyncio.Task[T]) -> None:
         if (flight := self._flights.get(key)) is not None and flight.task is task:
             del self._flights[key]
 
 
-async def _landing(task: asyncio.Task[Any]) -> None:
-    """Wait until a task is done, more cheaply than `asyncio.wait`, which is made for many."""
+async def _landing(task: asyncio.Future[Any]) -> None:
+    """Wait until something is done, more cheaply than `asyncio.wait`, which is made for many."""
     landed = asyncio.get_running_loop().create_future()
 
     def tell(_: object) -> None:

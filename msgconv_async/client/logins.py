@@ -96,7 +96,7 @@ class Logins:
         self._domains = domains
         self._held: dict[Account, _Held] = {}
         self._sweep_at = SWEEP
-        self._flights = Flights[RequestCredentials]()
+        self._flights = Flights[RequestCredentials](cancel_lost=False)
         self._logouts: set[asyncio.Task[None]] = set()
 
     def at_hand(self, account: Account) -> RequestCredentials | None:
@@ -129,6 +129,7 @@ class Logins:
 
     async def close(self) -> None:
         """End every user's session, as far as that is quickly done."""
+        await self._flights.close()
         for account in list(self._held):
             self._drop(account)
         if self._logouts:

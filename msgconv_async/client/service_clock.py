@@ -8,6 +8,8 @@ the answers before, carried on by that.
 - An answer is taken if a witness says, within a tolerance, that this bucket is over, or if it tells
   the same time as this machine's clock, as after both slept. So whichever single clock is wrong or
   jumps, ahead or behind, another one still speaks for what is right.
+- The first answer of all is refused if it is more than a day behind our clock, since it would hand
+  out what nobody asked for. Less than that loses nothing: what it lacks is asked for next.
 - Any other answer is refused, and moves nothing. If answers go on to tell the same time, they are
   believed in the end: after ten minutes if their ``Date`` supports them and our clock was never
   known to agree with the service, or was set since; otherwise after half a day, which is half of
@@ -25,6 +27,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from msgconv_async.protocol.buckets import BUCKET, EPOCH
+from msgconv_async.protocol.query import MAX_TIMEFRAME
 
 PATIENCE = 12 * 3600.0
 """Seconds for which the answers must tell the same time before they are believed against our clock
@@ -35,6 +38,8 @@ CONFIRMED = 2 * BUCKET.total_seconds()
 never agreed with: three turns."""
 
 _BUCKET = BUCKET.total_seconds()
+_REACH = MAX_TIMEFRAME * 60.0
+"""Seconds that the API reaches back."""
 _CUT = 2.0
 """Seconds: a ``Date`` is cut to whole ones, and is written a moment before or after the body."""
 
@@ -142,7 +147,10 @@ class Belief:
         witnesses = [] if carried is None else [carried]
         if not ours_wrong and (carried is None or self._carried_by_wall):
             witnesses.append(now.wall)
+        first = self._ahead_of_loop is None
         over = any(least <= time + self._tolerance for time in witnesses)
+        if first and witnesses and max(witnesses) - most > _REACH:
+            over = False
         if carried is not None and self._agree(carried, least, most):
             # It is not moved, or answers each a little ahead of the one before would lead it away.
             self._ahead_of_wall = carried - now.wall
@@ -151,7 +159,7 @@ class Belief:
             agreed = agreed or ours_wrong
         elif agreed:
             self._believe(most if dated else min(most, max(least, now.wall)), now)
-        elif not witnesses or (over and self._ahead_of_loop is None):
+        elif not witnesses or (over and first):
             self._believe(most, now)
         else:
             sure = carried is not None and self._is_steady(now)

@@ -41,9 +41,9 @@ from msgconv_async.protocol.report import (
 )
 
 FREE_OBJECTS = 20_000
-"""JSON objects that an answer may have, however small it is."""
+"""JSON objects and arrays that an answer may have, however small it is."""
 
-OBJECT_BYTES = 64
+OBJECT_BYTES = 100
 """Bytes that an answer needs for each further object. The twelve metrics take some 500, and skills
 and intervals without data never less than 100 for each of their objects. An answer of more objects
 is made to exhaust its reader's memory."""
@@ -396,9 +396,9 @@ def decode_intervals(
 
 def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, section 8.1: a reader may ignore it
-    objects = body.count(b"{")
-    if objects > FREE_OBJECTS + len(body) // OBJECT_BYTES:
-        raise UnexpectedResponse(f"{objects} objects in {len(body)} bytes are no metrics")
+    parts = body.count(b"{") + body.count(b"[")
+    if parts > FREE_OBJECTS + len(body) // OBJECT_BYTES:
+        raise UnexpectedResponse(f"{parts} objects and arrays in {len(body)} bytes are no metrics")
     try:
         document = _DOCUMENT.decode(body)
     except msgspec.ValidationError as error:
