@@ -134,6 +134,14 @@ def _names(kind: Any) -> dict[str, str]:
     return {member.name: member.encode_name for member in fields(kind)}
 
 
+_SECTIONS = {
+    spelling: name
+    for name, wire in _names(_Sections).items()
+    for spelling in (*(other for other, usual in _OTHER_NAMES.items() if usual == wire), wire)
+}
+"""The attribute of a section by its spellings, the usual one last."""
+
+
 def _tolerant(kind: Any, **types: Any) -> Any:
     """Return a struct like this one that skips what it does not know.
 
@@ -174,7 +182,9 @@ _AnyMetrics = _tolerant(
 )
 _AnyAgents = _tolerant(AgentBreakdown, per_agent=_by_id(_AnyMetrics), totals=_AnyMetrics)
 _AnySkills = _tolerant(SkillBreakdown, per_skill=_by_id(_AnyAgents), totals=_AnyMetrics)
-_AnySections = _tolerant(_Sections, skills=_AnySkills, agents=_AnyAgents, totals=_AnyMetrics)
+_AnySections = msgspec.defstruct(
+    "AnySections", [(spelling, Raw, _NOTHING) for spelling in _SECTIONS], frozen=True
+)
 _AnyInterval = msgspec.defstruct(
     "AnyInterval",
     [("timestamp", int), ("data", _AnySections | None, None)],
@@ -236,12 +246,21 @@ def _skills(told: Any) -> SkillBreakdown:
 
 
 def _sections(told: Any) -> _Sections:
-    skills, totals = told.skills or told.other_skills, told.totals or told.other_totals
-    return _Sections(
-        None if skills is None else _skills(skills),
-        None if told.agents is None else _agents(told.agents),
-        None if totals is None else _metrics(totals),
-    )
+    found = {}
+    for spelling, name in _SECTIONS.items():
+        part = getattr(told, spelling)
+        if part not in (_NOTHING, _NULL) and _says_something(part, spelling):
+            found[name] = _decoded(part, _members(_Sections)[spelling])
+    return _Sections(**found)
+
+
+def _says_something(part: Raw, spelling: str) -> bool:
+    """Tell whether a section is empty, or has a member that is known.
+
+    One that has others only, such as an error, is no section.
+    """
+    members = _split(part)
+    return not members or not members.keys().isdisjoint(_members(_members(_Sections)[spelling]))
 
 
 def _interval(told: Any) -> _Interval:
@@ -259,13 +278,6 @@ _LONG_WAY: dict[Any, tuple[msgspec.json.Decoder[Any], Callable[[Any], Any]]] = {
     _Interval: (msgspec.json.Decoder(_AnyInterval), _interval),
 }
 _SHORT_WAY = {kind: msgspec.json.Decoder(kind) for kind in _LONG_WAY}
-
-_SECTIONS = {
-    spelling: name
-    for name, wire in _names(_Sections).items()
-    for spelling in (*(other for other, usual in _OTHER_NAMES.items() if usual == wire), wire)
-}
-"""The attribute of a section by its spellings, the usual one last."""
 
 _OUTLINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     msgspec.defstruct(
@@ -427,7 +439,7 @@ def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
     try:
         for spelling, name in _SECTIONS.items():
             part = getattr(outline, spelling)
-            if part not in (_NOTHING, _NULL):
+            if part not in (_NOTHING, _NULL) and _says_something(part, spelling):
                 of = _members(_Sections)[spelling]
                 sections[name] = _part(part, of, f"$.{spelling}", survey)
         whole = _Sections(**sections)
@@ -464,6 +476,13 @@ def _part(part: Raw, kind: Any, path: str, survey: _Survey) -> Any:
         return _the_long_way(part, kind)
     except msgspec.ValidationError as error:
         raise _misfit(part, kind, path, error) from None
+
+
+def _decoded(part: Raw, kind: Any) -> Any:
+    try:
+        return _SHORT_WAY[kind].decode(part)
+    except msgspec.ValidationError:
+        return _the_long_way(part, kind)
 
 
 def _the_long_way(part: Raw, kind: Any) -> Any:

@@ -55,14 +55,14 @@ async def test_members_that_nobody_knows_are_warned_of_once(
     """Each kind of them, over all accounts, and without filling the log."""
     names = ",".join(f'"new{number}":1' for number in range(50))
     with caplog.at_level(logging.WARNING, "msgconv_async"):
-        body = b'{"metricsTotals":{"abandoned":1}}'
+        body = b'{"metricsTotals":{"totalResolvedConversations":1,"abandoned":1}}'
         async with serving(answering(body)) as url, ConversationSession(base_url=url) as session:
             for who in ("1", "2", "2"):
                 await session.fetch(Account(who, BEARER), QUERY)
         (warning,) = caplog.messages
         assert warning.startswith("the service sends $.metricsTotals.abandoned, which ")
         caplog.clear()
-        body = b'{"metricsTotals":{%s}}' % names.encode()
+        body = b'{"metricsTotals":{"totalResolvedConversations":1,%s}}' % names.encode()
         async with serving(answering(body)) as url, ConversationSession(base_url=url) as session:
             await session.fetch(WHO, QUERY)
             await session.fetch(WHO, QUERY)

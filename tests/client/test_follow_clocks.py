@@ -255,6 +255,19 @@ def test_a_refused_answer_says_what_time_it_tells_and_what_time_it_is() -> None:
     assert "it is 2026-03-04 12:1" in first
 
 
+@pytest.mark.parametrize("behind", [-30 * HOUR, -490_896 * HOUR], ids=["30 hours", "56 years"])
+@pytest.mark.parametrize("dated", [False, True])
+def test_a_first_answer_of_long_ago_is_refused(behind: timedelta, *, dated: bool) -> None:
+    """Nobody asked for those buckets; once the service is right, all is as if nothing had been."""
+    world = World(settle=3, revise=True, dated=dated)
+    world.since = 2 * HOUR
+    lived(world, [Spell(1, "theirs", behind, restarts=False)], first=0)
+
+    assert "account 1: the intervals reach to " in refusals(world.items)[0]
+    assert not any(isinstance(item, Gap) for item in world.items)
+    assert min(world.last_told()) > NOON - DAY
+
+
 def test_answers_that_end_before_the_position_are_told() -> None:
     """A service that went back is waited for, and not in silence."""
     world = World(settle=3, revise=True, dated=True)

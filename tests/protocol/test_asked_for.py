@@ -121,6 +121,21 @@ def test_a_section_that_is_there_and_empty_is_an_answer(asked: str) -> None:
         decode_report(encode({asked: section}), query)
 
 
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_section_that_holds_an_error_is_absent(asked: str) -> None:
+    """What has members, and none that is known, says nothing of what was asked for."""
+    document = told(0, 5, 10, 15, 20)
+    whole = document | {"metricsTotals": None, asked: SECTIONS[asked]}
+    for interval in whole["metricsByIntervals"]:
+        interval["metricsData"] = {asked: SECTIONS[asked]}
+    holed = json.loads(encode(whole))
+    holed["metricsByIntervals"][2]["metricsData"] = {asked: {"error": "down"}}
+
+    assert {10} == unreadable(holed, ASKED[asked]).keys()
+    assert f"{asked} was asked for and is absent" in str(fault(holed, ASKED[asked]))
+    assert "absent (at $)" in str(fault(whole | {asked: {"error": "down"}}, ASKED[asked]))
+
+
 def test_both_sections_are_needed_where_both_were_asked_for() -> None:
     """Skills alone are half of an answer."""
     query = ConversationQuery(60, skill_ids="all", agent_ids="all")
