@@ -24,7 +24,7 @@ nginx limit_req, limit_conn; RFC 6585.
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Starts
 
@@ -43,6 +43,25 @@ LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and, far below what st
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 SURE: Final = math.log(LOOK_BACK)  # most that a knob is believed in: as one clear refusal tells
 DOUBT: Final = -SURE / 2  # the rate is believed in, until a clear refusal tells otherwise
+
+
+class Belief(NamedTuple):
+    """What was learnt about a limit.
+
+    Attributes:
+        limited_by: Which of the two follows the limit.
+        limit: Where it was found: starts per second, or requests at once.
+        speed: Answers per second there.
+        concurrency: Requests at once that were allowed.
+        calm: What rests had grown by: 1, 2, 4 or 8, the more often it was found there.
+    """
+
+    limited_by: Knob
+    limit: float
+    speed: float
+    concurrency: int
+    calm: float = 1.0
+
 
 _NOBODY = Start(-math.inf, 0, 0, None)
 
@@ -144,6 +163,32 @@ class AdaptiveLimit:
         self._first = self._last = _NOBODY
         self._refused_until = -math.inf  # the last of them, or the end of its Retry-After
         self._head_start = 0.0  # seconds: the first after an outage goes so long before the others
+
+    def belief(self) -> Belief | None:
+        """Return what was learnt, to begin from another time; None while nothing was refused."""
+        if self.steered is None:
+            return None
+        return Belief(self.steered, self._ceiling, self._speed, self.concurrency, self._calm)
+
+    def believe(self, belief: Belief) -> None:
+        """Begin from what was learnt before: with a rest just under it, as after a refusal there.
+
+        If it is wrong by now, it is unlearnt as a limit that moved.
+        """
+        self.steered = belief.limited_by
+        self._belief = DOUBT if belief.limited_by == "rate" else -DOUBT
+        if belief.limited_by == "rate":
+            self._keep_slots_loose(belief.concurrency)
+        else:
+            self.rate = self._clamp("rate", max(START_RATE, LOOSE * belief.speed))
+        self._place, self._calm = belief.limit, belief.calm / 2.0  # which the cut doubles
+        self._cut(belief.limit, belief.speed, new=False, early=False)
+
+    def open(self) -> None:
+        """Allow what the bounds allow, unless something was refused: others keep to the limit."""
+        if self.steered is None:
+            self.rate = self._rate_bounds[1]
+            self._keep_slots_loose(self._slot_bounds[1])
 
     def known(self, knob: Knob) -> bool:
         """Whether its value means anything: it is fixed, or something was refused already."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.pacing.adaptive import AdaptiveLimit
+from msgconv_async.pacing.adaptive import AdaptiveLimit, Belief
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.line import Gate, Line
 from msgconv_async.pacing.starts import Knob, Start
@@ -180,6 +180,28 @@ class Pacer:
             limit.throttled(start, now, retry_after)
         else:
             limit.neutral(start, now)
+        self._apply(now)
+
+    def belief(self) -> Belief | None:
+        """Return what was learnt about the limit; None while nothing was refused."""
+        return self._limit.belief()
+
+    def believe(self, belief: Belief) -> None:
+        """Begin from what another pacer of the same account learnt, before the first request."""
+        self._limit.believe(belief)
+        # Without a loop, and before there is one: nobody waits yet.
+        self._slots.capacity = self._limit.concurrency
+        self._bucket = TokenBucket(self._limit.rate)
+        self._line = Line(self._slots, self._bucket)
+        self._gates = {self._slots: "concurrency", self._bucket: "rate"}
+
+    def open(self) -> None:
+        """Allow what the bounds allow: whoever answers keeps to the account's limit by itself."""
+        self._limit.open()
+        self._apply(asyncio.get_running_loop().time())
+
+    def _apply(self, now: float) -> None:
+        limit = self._limit
         self._slots.capacity = limit.concurrency
         self._line.pause(limit.paused_until)  # who is due by now is due at the old rate
         if limit.rate != self._bucket.rate:
