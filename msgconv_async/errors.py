@@ -93,7 +93,10 @@ class Unauthorized(ApiError):
 
 
 class RateLimited(ApiError):
-    """429, still, after every retry that the timeout allows; or asked to wait unreasonably long."""
+    """429, still, after every retry that the timeout allows; or asked to wait unreasonably long.
+
+    Or 503, of a gateway whose queue for the account stays too long.
+    """
 
 
 class ServerError(ApiError):

@@ -35,7 +35,7 @@ ANSWERING = 10.0
 """Seconds since an account's last answer in which a 429 is a matter of its pace: its pacer slows
 down, and repeating costs nothing. One that answers nothing any more has failed, as with 503."""
 
-_UNAUTHORIZED = 401
+_UNAUTHORIZED, _TOO_MANY = 401, 429
 
 
 class Caller:
@@ -144,6 +144,8 @@ class Caller:
             signer = self._logins.at_hand(account) or await self._logins.log_in(account, deadline)
             result = await self._exchange(account, request, signer, deadline)
             outcome, asked = self._taken(result)
+            if isinstance(result, Answer) and result.by_gateway:
+                pacer.open()
         finally:
             pacer.finish(start, outcome, asked)
         return _Try(result, signer)
@@ -169,7 +171,7 @@ class Caller:
 
     def _taken(self, result: Answer | Failed) -> tuple[Outcome, float | None]:
         """Tell how the service took a request, and the pause that it asked for."""
-        if isinstance(result, RateLimited):
+        if isinstance(result, RateLimited) and result.status == _TOO_MANY:
             # Above the ceiling it ends this call; the account is not to stand still for so long.
             asked = result.retry_after or 0.0
             return "throttled", asked if 0 < asked <= self._policy.retry_after_ceiling else None

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
+from typing import NamedTuple
 
 from msgconv_async.client.transport import Answer
 from msgconv_async.protocol.buckets import ceil
 
 _MARGIN = 0.5
 """Seconds: the instant of an answer is only known to the whole second."""
+
+
+class _Kept(NamedTuple):
+    answer: Answer
+    timer: asyncio.TimerHandle
+    since: float
 
 
 class FreshAnswers:
@@ -21,23 +28,29 @@ class FreshAnswers:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._kept: dict[Hashable, tuple[Answer, asyncio.TimerHandle]] = {}
+        self._kept: dict[Hashable, _Kept] = {}
 
     def get(self, question: Hashable) -> Answer | None:
         """Return the answer to a question, if it is still fresh."""
         kept = self._kept.get(question)
-        return None if kept is None else kept[0]
+        return None if kept is None else kept.answer
+
+    def age(self, question: Hashable) -> float:
+        """Return the seconds for which the answer to a question was kept; 0 if none is."""
+        kept = self._kept.get(question)
+        return 0.0 if kept is None else asyncio.get_running_loop().time() - kept.since
 
     def keep(self, question: Hashable, answer: Answer) -> None:
         """Keep an answer; the edge that ends it is one of the server's clock, which it carries."""
         to_edge = (ceil(answer.at) - answer.at).total_seconds() - _MARGIN
         seconds = min(self._seconds, to_edge)
         if seconds > 0 and question not in self._kept:
-            timer = asyncio.get_running_loop().call_later(seconds, self._kept.pop, question)
-            self._kept[question] = answer, timer
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(seconds, self._kept.pop, question)
+            self._kept[question] = _Kept(answer, timer, loop.time())
 
     def close(self) -> None:
         """Forget them all."""
-        for _, timer in self._kept.values():
-            timer.cancel()
+        for kept in self._kept.values():
+            kept.timer.cancel()
         self._kept.clear()

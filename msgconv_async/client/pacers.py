@@ -41,6 +41,6 @@ class Pacers:
         if len(self._recent) > RECENT:
             oldest = next(iter(self._recent))
             past = self._recent.pop(oldest)
-            if past.throttled or past.in_flight or past.waiting:
+            if past.belief() or past.throttled or past.in_flight or past.waiting:
                 self._kept[oldest] = past
         return pacer

@@ -17,7 +17,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self, TypeAlias
 
 import aiohttp
 import anyio
@@ -39,7 +39,7 @@ from msgconv_async.client.flight import Flights
 from msgconv_async.client.follow import SETTLE, Following, Reading, Since, follow, utc_now
 from msgconv_async.client.freshness import FreshAnswers
 from msgconv_async.client.pacers import Pacers
-from msgconv_async.client.retry import RetryPolicy
+from msgconv_async.client.retry import Deadline, RetryPolicy
 from msgconv_async.client.transport import MAX_BODY, Answer, Transport
 from msgconv_async.errors import (
     ConfigurationError,
@@ -79,6 +79,26 @@ class _Net(NamedTuple):
     flights: Flights[Answer]
     fresh: FreshAnswers
     unknown: _UnknownMembers
+
+
+Source: TypeAlias = Literal["hit", "shared", "fetched"]
+
+
+class Shared(NamedTuple):
+    """A document, and where it comes from.
+
+    Attributes:
+        body: The service's JSON document as it was sent.
+        at: The instant of asking, by the service's clock.
+        source: ``"hit"``: kept from before; ``"shared"``: another's request brought it;
+            ``"fetched"``: this one's own did.
+        age: Seconds for which it was kept.
+    """
+
+    body: bytes
+    at: datetime
+    source: Source
+    age: float
 
 
 class _UnknownMembers:
@@ -264,6 +284,34 @@ class ConversationSession:
         with _call(net, account, query, timeout) as call:
             answer, _ = await self._told(net, account, query, call)
             return answer.body
+
+    async def fetch_shared(
+        self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
+    ) -> Shared:
+        """Ask as `fetch_document` does, and tell where the document comes from: for a gateway.
+
+        It shares whatever ``coalesce`` says, and reads each document once, however many ask for it.
+        """
+        net = self._usable()
+        question = (account, query)
+        if (kept := net.fresh.get(question)) is not None:
+            return Shared(kept.body, kept.at, "hit", net.fresh.age(question))
+
+        async def ask(until: Deadline) -> Answer:
+            answer = await net.caller.ask(account, query, until)
+            _decoded(net, answer, account, query)
+            net.fresh.keep(question, answer)
+            return answer
+
+        source: Source = "shared" if question in net.flights else "fetched"
+        with _call(net, account, query, timeout) as call:
+            answer = await net.flights.join(question, ask, call)
+        return Shared(answer.body, answer.at, source, 0.0)
+
+    def at_hand(self, account: Account, query: ConversationQuery) -> bool:
+        """Tell whether `fetch_shared` would now send nothing, and wait for no turn of its own."""
+        net, question = self._usable(), (account, query)
+        return net.fresh.get(question) is not None or question in net.flights
 
     def fetch_many(
         self,

@@ -64,6 +64,19 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 }
 
 
+GATEWAY = "Msgconv-Gateway"
+"""The header by which a gateway (`msgconv_async.gateway`) is known: where an answer comes from, or
+what kind of failure it tells. Who sees it leaves the pace to the gateway."""
+
+_GATEWAY_KINDS: dict[str, tuple[type[errors.ApiError], str]] = {
+    "busy": (errors.RateLimited, "the gateway's queue is too long"),
+    "throttled": (errors.RateLimited, "the service throttled the gateway for too long"),
+    "credentials": (errors.Unauthorized, "the service does not accept the gateway's credentials"),
+    "unexpected": (errors.ApiError, "the gateway had an answer that the API does not describe"),
+    "status": (errors.ApiError, "the gateway had an answer that the API does not describe"),
+}
+
+
 class Answer(msgspec.Struct, frozen=True):
     """A successful answer, read to its end; a login's cookies as the service spelled them.
 
@@ -74,12 +87,14 @@ class Answer(msgspec.Struct, frozen=True):
             can be believed.
         cookies: By name.
         dated: Whether the service sent such a ``Date``.
+        by_gateway: Whether a gateway gave it, which keeps to the account's pace by itself.
     """
 
     body: bytes
     at: datetime
     cookies: Mapping[str, str]
     dated: bool = True
+    by_gateway: bool = False
 
     def __repr__(self) -> str:
         return f"<Answer of {len(self.body)} bytes at {self.at}>"  # it may hold a token
@@ -208,7 +223,13 @@ def _answer(
             f"the answer is larger than the limit of {limit} bytes", account_id=account_id
         )
     at = _asked_at(response)
-    return Answer(body, at or datetime.now(UTC), cookies, dated=at is not None)
+    return Answer(
+        body,
+        at or datetime.now(UTC),
+        cookies,
+        dated=at is not None,
+        by_gateway=GATEWAY in response.headers,
+    )
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -275,7 +296,8 @@ async def _refusal(
         if status >= 500  # noqa: PLR2004 - RFC 9110, section 15.6
         else (errors.ApiError, "an answer that the API does not describe")
     )
-    kind, message = kinds.get(status, other)
+    told = _GATEWAY_KINDS.get(response.headers.get(GATEWAY, ""))
+    kind, message = told or kinds.get(status, other)
     return kind(
         message,
         status=status,
