@@ -145,6 +145,70 @@ async def sandbox(
 
 
 @app.command
+async def gateway(
+    account: _Accounts = (),
+    /,
+    *,
+    access: Access = _NOBODY,
+    host: str = "127.0.0.1",
+    port: WholeOrNone = None,
+    unix: Path | None = None,
+    fresh_for: float = 0.0,
+    max_wait: float = 15.0,
+    token_env: str | None = None,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
+    state: Path | None = None,
+    grace: float = 25.0,
+) -> int:
+    """Own the pace of accounts for any number of clients, which ask it as they would LivePerson.
+
+    Prints one line, "listening on http://HOST:PORT", once it accepts connections. Clients need it
+    as their base URL, and no LivePerson credential. Needs the extra "gateway". The accounts'
+    secrets come from the environment only, as for "msgconv fetch", or as the accounts file says.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    host
+        The address to listen on. Any but loopback takes --token-env, --tls-cert and --tls-key.
+    port
+        The port to listen on, 8080 if not given; 0 picks a free one.
+    unix
+        Listen on a Unix socket at this path instead, which only the same user can open.
+    fresh_for
+        Seconds for which an answer may be given again, never across a five-minute edge.
+    max_wait
+        Seconds. A question whose turn would come later is answered 503 at once.
+    token_env
+        The environment variable that holds the token which clients must send.
+    tls_cert
+        The certificate, a PEM file.
+    tls_key
+        Its key, a PEM file.
+    state
+        A file that keeps what was learnt about the accounts' limits over restarts.
+    grace
+        Seconds in which what is in flight may end after SIGTERM.
+    """
+    from msgconv_async.cli import gateway  # noqa: PLC0415
+
+    accounts, note = access.named(account)
+    return await gateway.run(
+        accounts,
+        note,
+        gateway.place(host, port, unix, tls_cert, tls_key),
+        base_url=access.base_url,
+        fresh_for=fresh_for,
+        max_wait=max_wait,
+        token=gateway.token(token_env),
+        state=state,
+        grace=grace,
+    )
+
+
+@app.command
 async def fetch(
     account: _Accounts = (),
     /,

@@ -1,0 +1,77 @@
+"""``msgconv gateway``: one process that owns the pace of some accounts, until it is stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgconv_async.cli import OK, complain
+from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.client.account import Account
+from msgconv_async.errors import ConfigurationError
+from msgconv_async.gateway import gateway
+from msgconv_async.gateway.serve import PORT, Place, serving, until_stopped
+
+
+def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the token that a variable holds.
+
+    Raises:
+        ConfigurationError: The variable is not set, or empty.
+    """
+    if variable is None:
+        return None
+    if not (held := environment.get(variable, "").strip()):
+        raise ConfigurationError(
+            f"--token-env={variable}: the environment variable is not set, or empty"
+        )
+    return held
+
+
+def place(
+    host: str, port: int | None, unix: Path | None, cert: Path | None, key: Path | None
+) -> Place:
+    """Return where to listen.
+
+    Raises:
+        ConfigurationError: What was given does not go together.
+    """
+    if unix is not None and port is not None:
+        raise ConfigurationError("--port and --unix: give one of the two")
+    if (cert is None) != (key is None):
+        raise ConfigurationError("--tls-cert and --tls-key: give both, or none")
+    tls = None if cert is None or key is None else (cert, key)
+    return Place(host, PORT if port is None else port, unix, tls)
+
+
+async def run(
+    accounts: Sequence[Account],
+    note: str,
+    place: Place,
+    *,
+    base_url: str | None,
+    fresh_for: float,
+    max_wait: float,
+    token: str | None,
+    state: Path | None,
+    grace: float,
+) -> int:
+    """Serve until SIGINT (Ctrl-C) or SIGTERM."""
+    place.check(token)
+    app = gateway(
+        accounts,
+        base_url=base_url,
+        fresh_for=fresh_for,
+        max_wait=max_wait,
+        token=token,
+        state=state,
+    )
+    log_to_stderr(logging.WARNING)
+    if note:
+        complain(note)
+    async with serving(app, place, grace) as url:
+        print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does
+        await until_stopped()
+    return OK

@@ -1,0 +1,63 @@
+"""What was learnt about each account's limit, kept in a small file over restarts.
+
+    {"version": 1, "accounts": {"12345678": {"limited_by": "rate", "limit": 49.8, ...}}}
+
+It is written whole to a file beside it, which then takes its place: whatever is killed, what stands
+there is whole. A file that cannot be read or written is told in the log, and never ends anything:
+the accounts then begin cold.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from msgconv_async.pacing.adaptive import Belief
+
+VERSION = 1
+
+_LOG = logging.getLogger("msgconv_async")
+
+
+class _State(msgspec.Struct):
+    version: int
+    accounts: dict[str, Belief]
+
+
+def load(path: Path) -> dict[str, Belief]:
+    """Return what stands in a file, by account; nothing if there is none, or not one of these."""
+    try:
+        state = msgspec.json.decode(path.read_bytes(), type=_State)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        _LOG.warning("%s cannot be read (%s): every account begins cold", path, error.strerror)
+        return {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _LOG.warning("%s is not what a gateway wrote (%s): every account begins cold", path, error)
+        return {}
+    if state.version != VERSION:
+        _LOG.warning("%s is of another version: every account begins cold", path)
+        return {}
+    return {name: belief for name, belief in state.accounts.items() if _is_sane(belief)}
+
+
+def save(path: Path, accounts: Mapping[str, Belief]) -> bool:
+    """Write what was learnt; tell whether that was possible."""
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        beside.write_bytes(msgspec.json.encode(_State(VERSION, dict(accounts))))
+        beside.replace(path)
+    except OSError as error:
+        _LOG.warning("%s cannot be written: %s", path, error.strerror)
+        return False
+    return True
+
+
+def _is_sane(belief: Belief) -> bool:
+    numbers = (belief.limit, belief.speed, belief.concurrency, belief.calm)
+    return all(0 < number < math.inf for number in numbers)
