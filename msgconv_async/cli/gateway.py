@@ -69,9 +69,9 @@ async def run(
         state=state,
     )
     log_to_stderr(logging.WARNING)
-    if note:
-        complain(note)
     async with serving(app, place, grace) as url:
         print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does
+        if note:
+            complain(note)
         await until_stopped()
     return OK

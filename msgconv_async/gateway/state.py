@@ -50,12 +50,17 @@ def save(path: Path, accounts: Mapping[str, Belief]) -> bool:
     """Write what was learnt; tell whether that was possible."""
     beside = path.with_name(f"{path.name}.new")
     try:
-        beside.write_bytes(msgspec.json.encode(_State(VERSION, dict(accounts))))
+        beside.write_bytes(encoded(accounts))
         beside.replace(path)
     except OSError as error:
         _LOG.warning("%s cannot be written: %s", path, error.strerror)
         return False
     return True
+
+
+def encoded(accounts: Mapping[str, Belief]) -> bytes:
+    """Return what stands in the file."""
+    return msgspec.json.encode(_State(VERSION, dict(accounts)))
 
 
 def _is_sane(belief: Belief) -> bool:
