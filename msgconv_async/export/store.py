@@ -214,7 +214,7 @@ class Store:
             StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
-        with heeding(), self.exclusive() as check_held, self._failing():
+        with heeding(), self._watched(), self.exclusive() as check_held, self._failing():
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
             with self._without_leftovers(source.resources):
                 self._check_clock()
@@ -232,6 +232,17 @@ class Store:
                     self._prepare(pipeline)
                 check_held()
                 pipeline.load()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Let a server that stops answering be no reason to wait without end."""
+        if self._type != "postgres":
+            yield
+            return
+        from msgconv_async.export.watchdog import watched  # noqa: PLC0415 - it needs the driver
+
+        with watched(self._client().config.credentials.to_native_representation()):
+            yield
 
     def _check_clock(self) -> None:
         """See that this load will be the newest, by which dlt knows the state that is in force.
