@@ -90,7 +90,7 @@ def _destination(text: str) -> Destination:
         near = get_close_matches(name, dlt.destinations.__all__, 1)
         hint = f"did you mean {near[0]}?" if near else "try duckdb, postgres or filesystem"
         raise ConfigurationError(
-            f"destination {name!r}: dlt has none of that name: {hint}"
+            f"destination {name!r}: dlt has none of that name, {hint}"
         ) from None
     if located and not arguments:
         raise ConfigurationError(
