@@ -20,7 +20,7 @@ from msgconv_async.cli.progress import Progress
 from msgconv_async.client.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ConfigurationError, MsgConvError
-from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
+from msgconv_async.export.pipeline import Batch, Emptied, Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
@@ -109,16 +109,17 @@ class Collect:
         over = timedelta()
         if self._every is not None:
             over = min(len(self._accounts) * _APART, self._every / 2)
+        emptied: list[Emptied] = []
+
+        def watch(batch: Batch) -> None:
+            emptied.extend(batch.emptied)
+            progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
+
         try:
             with Progress(len(self._accounts), then="loading") as progress:
-                self._store.load(
-                    self._source(
-                        append=not self._store.merges,
-                        over=over,
-                        reader=reader,
-                        watch=partial(_show, progress),
-                    )
-                )
+                append = not self._store.merges
+                source = self._source(append=append, over=over, reader=reader, watch=watch)
+                self._store.load(source, emptied)
         except ConfigurationError:
             raise
         except MsgConvError as error:
@@ -129,10 +130,6 @@ class Collect:
             _LOG.exception("this is a fault of msgconv's")
             return FAILED, f"the round failed: {type(error).__name__}"
         return FAILED if progress.failed else OK, f"{progress.summary()} into {self._store}"
-
-
-def _show(progress: Progress, batch: Batch) -> None:
-    progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
 
 
 @contextmanager

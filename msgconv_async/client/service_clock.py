@@ -8,8 +8,10 @@ the answers before, carried on by that.
 - An answer is taken if a witness says, within a tolerance, that this bucket is over, or if it tells
   the same time as this machine's clock, as after both slept. So whichever single clock is wrong or
   jumps, ahead or behind, another one still speaks for what is right.
-- The first answer of all is refused if it is more than a day behind our clock, since it would hand
-  out what nobody asked for. Less than that loses nothing: what it lacks is asked for next.
+- The first answer of all is refused if it is more than a day behind our clock and its ``Date`` does
+  not bear it out, since it would hand out what nobody asked for. (A service that lives in another
+  time altogether, such as a sandbox that replays a day, is believed.) Less than a day loses
+  nothing: what it lacks is asked for next.
 - Any other answer is refused, and moves nothing. If answers go on to tell the same time, they are
   believed in the end: after ten minutes if their ``Date`` supports them and our clock was never
   known to agree with the service, or was set since; otherwise after half a day, which is half of
@@ -149,7 +151,7 @@ class Belief:
             witnesses.append(now.wall)
         first = self._ahead_of_loop is None
         over = any(least <= time + self._tolerance for time in witnesses)
-        if first and witnesses and max(witnesses) - most > _REACH:
+        if first and not dated and witnesses and max(witnesses) - most > _REACH:
             over = False
         if carried is not None and self._agree(carried, least, most):
             # It is not moved, or answers each a little ahead of the one before would lead it away.

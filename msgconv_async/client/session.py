@@ -384,7 +384,7 @@ class ConversationSession:
             settle: How many of an account's latest closed buckets to read again, since the server
                 may still change them.
             revise: Hand out a bucket as soon as it closes, and again if it changes. False hands it
-                out once it has settled, for who cannot take anything back.
+                out once it has settled, for a consumer that cannot take anything back.
             over: Give every account one turn only, spread over this time, and then end: what is new
                 is taken, such as by a job that runs again later. None goes on without end.
             timeout: Seconds for each call, as in `fetch`.

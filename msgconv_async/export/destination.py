@@ -88,10 +88,10 @@ def _destination(text: str) -> Destination:
         found = DltDestination.from_reference(name, **arguments)
     except UnknownDestinationModule:
         near = get_close_matches(name, dlt.destinations.__all__, 1)
-        hint = f"did you mean {near[0]}" if near else "try duckdb, postgres or filesystem"
-        raise ConfigurationError(f"destination {name!r}: dlt has none of that name, {hint}?") from (
-            None
-        )
+        hint = f"did you mean {near[0]}?" if near else "try duckdb, postgres or filesystem"
+        raise ConfigurationError(
+            f"destination {name!r}: dlt has none of that name, {hint}"
+        ) from None
     if located and not arguments:
         raise ConfigurationError(
             f"destination {name!r} takes no location on the command line, where everybody sees it:"

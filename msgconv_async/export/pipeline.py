@@ -92,6 +92,14 @@ _STATE, _SELECTION = "checkpoint", "selection"
 _LOG = logging.getLogger("msgconv_async")
 
 
+class Emptied(NamedTuple):
+    """A bucket that the service revised, and that has no row in a table any more."""
+
+    table: str
+    account_id: str
+    interval_end: datetime
+
+
 class Batch(NamedTuple):
     """What was read since the batch before.
 
@@ -100,12 +108,15 @@ class Batch(NamedTuple):
         rows: Rows, over all tables.
         failures: Accounts that failed, after every retry; the next run catches up.
         gaps: Stretches of time that are lost.
+        emptied: Revised buckets without a row in a table, whose stored rows `Store.load` removes.
+            A merge replaces rows by rows, so it leaves those that nothing takes the place of.
     """
 
     turns: int
     rows: int
     failures: tuple[Failure, ...]
     gaps: tuple[Gap, ...]
+    emptied: tuple[Emptied, ...] = ()
 
 
 class Reader:
@@ -244,6 +255,7 @@ def conversation_metrics(
                             sum(table.num_rows for table in tables.values()),
                             tuple(each for each in items if isinstance(each, Failure)),
                             tuple(each for each in items if isinstance(each, Gap)),
+                            tuple(_emptied(items)),
                         )
                     )
                 checkpoint, turns = closed.checkpoint, closed.turns
@@ -265,6 +277,15 @@ def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
     first = key not in seen
     seen.add(key)
     return first
+
+
+def _emptied(items: Iterable[Item]) -> Iterator[Emptied]:
+    for item in items:
+        if isinstance(item, ClosedBucket) and item.revised:
+            account_id, interval = item.account.id, item.interval
+            for table in TABLES:
+                if next(table.flatten(account_id, interval), None) is None:
+                    yield Emptied(table.name, account_id, interval.end)
 
 
 def _log(items: Iterable[Item]) -> None:

@@ -30,7 +30,7 @@ from filelock import FileLock, Timeout
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, StoreInUse, elsewhere
 from msgconv_async.export.leftovers import remove_leftovers
-from msgconv_async.export.pipeline import KEYS
+from msgconv_async.export.pipeline import KEYS, Emptied
 from msgconv_async.export.settings import heeding
 
 DATASET = "conversations"
@@ -203,18 +203,24 @@ class Store:
         except Exception as error:  # noqa: BLE001 - the database driver's own
             raise self._failed(error) from None
 
-    def load(self, source: DltSource) -> None:
+    def load(self, source: DltSource, emptied: Sequence[Emptied] = ()) -> None:
         """Load all that the source yields, or nothing.
 
         Where collecting stands is read from the destination each time. Nothing that a run which was
         cut short left on this machine is used: what it had read is asked for again.
+
+        Args:
+            source: What `conversation_metrics` returned.
+            emptied: Filled while the source is read: what its batches tell to be emptied. Rows of
+                these buckets are removed before the others are loaded, so that a load which is cut
+                short finds them gone and removes them once more.
 
         Raises:
             StoreInUse: Another collector is at work.
             StoreFailed: The destination could not be read or written.
             MsgConvError: Whatever the source raised.
         """
-        with heeding(), self.exclusive() as check_held, self._failing():
+        with heeding(), self._watched(), self.exclusive() as check_held, self._failing():
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
             with self._without_leftovers(source.resources):
                 self._check_clock()
@@ -229,9 +235,20 @@ class Store:
                 pipeline.extract(source, loader_file_format=file_format)
                 pipeline.normalize()
                 if self._type != "filesystem":
-                    self._prepare(pipeline)
+                    self._prepare(pipeline, emptied)
                 check_held()
                 pipeline.load()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Let a server that stops answering be no reason to wait without end."""
+        if self._type != "postgres":
+            yield
+            return
+        from msgconv_async.export.watchdog import watched  # noqa: PLC0415 - it needs the driver
+
+        with watched(self._client().config.credentials.to_native_representation()):
+            yield
 
     def _check_clock(self) -> None:
         """See that this load will be the newest, by which dlt knows the state that is in force.
@@ -267,7 +284,7 @@ class Store:
                 remove_leftovers(client, tables)
             raise
 
-    def _prepare(self, pipeline: dlt.Pipeline) -> None:
+    def _prepare(self, pipeline: dlt.Pipeline, emptied: Sequence[Emptied]) -> None:
         """Make the tables, and keep a database in order, before anything is loaded into it."""
         pipeline.sync_schema()
         with suppress(SqlClientNotAvailable), pipeline.sql_client() as client:
@@ -281,6 +298,13 @@ class Store:
             if self._type == "postgres":
                 for name, key in KEYS.items():
                     _hold_key(client, name, key)
+            for bucket in emptied:
+                table = client.make_qualified_table_name(bucket.table)
+                client.execute_sql(
+                    f"DELETE FROM {table} WHERE account_id = %s AND interval_end = %s",  # noqa: S608
+                    bucket.account_id,
+                    bucket.interval_end,
+                )
 
     @contextmanager
     def reading(self) -> Iterator[dlt.Dataset]:
