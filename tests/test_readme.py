@@ -18,9 +18,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from msgconv_async import Checkpoint
+from msgconv_async import Account, Checkpoint, ClientCredentials
 from msgconv_async.cli.app import app
-from msgconv_async.sandbox import Clock, Sandbox
+from msgconv_async.gateway import gateway
+from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Clock, Sandbox
 
 ROOT = Path(__file__).parents[1]
 READMES = [
@@ -83,6 +85,7 @@ def test_every_program_is_run_here() -> None:
         "ETL",
         "With FastAPI",
         "In a dlt pipeline of your own",
+        "From Python",
         "As a test double",
     ]
     assert tested == list(PROGRAMS)
@@ -108,6 +111,15 @@ async def test_the_first_program_prints_what_each_skill_resolved(sandbox: Sandbo
     lines = await _output("A question", ("http://127.0.0.1:8080", sandbox.url))
     assert {"-1", "1", "2"} <= {line.split()[2] for line in lines}
     assert len(lines) > 12
+
+
+async def test_a_worker_asks_a_gateway(sandbox: Sandbox) -> None:
+    account_id, *_ = sandbox.account_ids
+    app = gateway([Account(account_id, ClientCredentials(CLIENT_ID, CLIENT_SECRET))])
+    async with serving(app, Place(port=0)) as url:
+        changes = (("http://127.0.0.1:8080", url), ("12345678", account_id))
+        lines = await _output("From Python", *changes)
+    assert "total_resolved" in " ".join(lines)
 
 
 async def test_the_web_service_answers_and_says_when_to_come_back(sandbox: Sandbox) -> None:
