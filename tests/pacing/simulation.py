@@ -170,12 +170,35 @@ class Both:
         return None
 
 
+@dataclass
+class Refuses:
+    """A server that refuses everything at times, whatever the limit."""
+
+    server: Server
+    at: Callable[[float], bool]
+
+    def offer(self, now: float) -> bool:
+        return not self.at(now) and self.server.offer(now)
+
+    def release(self) -> None:
+        self.server.release()
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.server.capacity(now, round_trip)
+
+    def retry_after(self, now: float) -> float | None:
+        return self.server.retry_after(now)
+
+
 class Limit(Protocol):
     """What a client asks and tells: `AdaptiveLimit`, or another way to go about it."""
 
-    rate: float
-    concurrency: int
-    paused_until: float
+    @property
+    def rate(self) -> float: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def paused_until(self) -> float: ...
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start: ...
     def answered(self, start: Start, now: float) -> None: ...
