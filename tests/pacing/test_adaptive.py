@@ -18,7 +18,8 @@ import pytest
 
 from msgconv_async.pacing import adaptive, starts
 from msgconv_async.pacing.adaptive import START_RATE, AdaptiveLimit
-from msgconv_async.pacing.starts import Knob, Start
+from msgconv_async.pacing.schedule import Knob
+from msgconv_async.pacing.starts import Start
 from tests.pacing.simulation import (
     FixedWindow,
     LeakyBucket,
