@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import random
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -47,6 +48,11 @@ OBJECT_BYTES = 100
 """Bytes that an answer needs for each further object. The twelve metrics take some 500, and skills
 and intervals without data never less than 100 for each of their objects. An answer of more objects
 is made to exhaust its reader's memory."""
+
+_COUNTED_WHOLE = 4 * 1024 * 1024
+"""Bytes up to which all objects of an answer are counted."""
+_WINDOW = 16 * 1024
+"""Bytes of a larger one that are looked at together."""
 
 _MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
 """Twice as many as the longest time frame has, since each may come twice."""
@@ -408,9 +414,10 @@ def decode_intervals(
 
 def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, section 8.1: a reader may ignore it
-    parts = body.count(b"{") + body.count(b"[")
-    if parts > FREE_OBJECTS + len(body) // OBJECT_BYTES:
-        raise UnexpectedResponse(f"{parts} objects and arrays in {len(body)} bytes are no metrics")
+    if _is_flood(body):
+        raise UnexpectedResponse(
+            f"{len(body)} bytes with more than an object or array in {OBJECT_BYTES} are no metrics"
+        )
     try:
         document = _DOCUMENT.decode(body)
     except msgspec.ValidationError as error:
@@ -422,6 +429,21 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
         for place, each in enumerate(_elements(document.intervals, UNSET))
     ]
     return _Read(document, intervals)
+
+
+def _is_flood(body: bytes) -> bool:
+    """Tell whether an answer has more objects and arrays than metrics of its size could have.
+
+    To count all of them takes half as long as to decode the answer, so a large one is judged by a
+    sample. It is drawn by chance, as whoever made the answer must not know where it is looked at.
+    """
+    windows = [body]
+    if len(body) > _COUNTED_WHOLE:
+        starts = (random.randrange(len(body) - _WINDOW) for _ in range(len(body) // 16 // _WINDOW))  # noqa: S311
+        windows = [body[start : start + _WINDOW] for start in starts]
+    seen = sum(map(len, windows))
+    parts = sum(window.count(b"{") + window.count(b"[") for window in windows)
+    return parts > FREE_OBJECTS * seen / len(body) + seen / OBJECT_BYTES if body else False
 
 
 def _read_in_parts(body: bytes, survey: _Survey) -> _Read:

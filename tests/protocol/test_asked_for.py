@@ -358,6 +358,23 @@ def test_no_answer_takes_much_more_than_its_bytes(body: bytes) -> None:
     assert peak < len(body) + 4 * 1024 * 1024
 
 
+def test_a_flood_is_found_wherever_it_stands_in_a_large_answer() -> None:
+    """What surrounds it is as long as metrics are."""
+    usual = (
+        b'{"agentsMetrics":{"metricsPerAgent":{"1":%s}}}'
+        % json.dumps(dict.fromkeys(METRICS, 0)).encode()
+    )
+    padding = b'"x":[' + b",".join([usual] * 15_000) + b"]"
+    flood = b",".join(b'"%d":{}' % agent for agent in range(800_000))
+    body = b'{%s,"agentsMetrics":{"metricsPerAgent":{%s}},%s}' % (padding, flood, padding)
+    sound = b'{%s,"agentsMetrics":{},%s}' % (padding, padding)
+
+    assert len(body) > 8 * 1024 * 1024
+    assert decode_report(sound).agents is not None
+    with pytest.raises(UnexpectedResponse, match="no metrics"):
+        decode_report(body)
+
+
 def test_small_answers_may_have_as_many_objects_as_they_like() -> None:
     """The bound on objects is no business of an answer that nobody would call large."""
     agents = ",".join(f'"{agent}":{{}}' for agent in range(FREE_OBJECTS - 10))
