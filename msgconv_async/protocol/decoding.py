@@ -41,18 +41,17 @@ from msgconv_async.protocol.report import (
     Unreadable,
 )
 
-FREE_OBJECTS = 20_000
-"""JSON objects and arrays that an answer may have, however small it is."""
+FREE = 1024 * 1024
+"""Bytes up to which an answer may hold whatever it likes: that makes 40 MiB of values at most."""
 
 OBJECT_BYTES = 100
-"""Bytes that an answer needs for each further object. The twelve metrics take some 500, and skills
-and intervals without data never less than 100 for each of their objects. An answer of more objects
-is made to exhaust its reader's memory."""
+"""Bytes of a larger answer for each of its objects and arrays. The twelve metrics take some 500,
+and skills and intervals without data never less than this for each of their objects. An answer of
+more objects is made to exhaust its reader's memory."""
 
-_COUNTED_WHOLE = 4 * 1024 * 1024
-"""Bytes up to which all objects of an answer are counted."""
 _WINDOW = 16 * 1024
-"""Bytes of a larger one that are looked at together."""
+_WINDOWS = 64
+"""Bytes that are looked at together, and how many times at least. Of an answer a sixteenth is."""
 
 _MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
 """Twice as many as the longest time frame has, since each may come twice."""
@@ -432,18 +431,20 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
 
 
 def _is_flood(body: bytes) -> bool:
-    """Tell whether an answer has more objects and arrays than metrics of its size could have.
+    """Tell whether a large answer has more objects and arrays than metrics of its size could have.
 
-    To count all of them takes half as long as to decode the answer, so a large one is judged by a
-    sample. It is drawn by chance, as whoever made the answer must not know where it is looked at.
+    To count all of them takes half as long as to decode the answer, so a sample is looked at. It is
+    drawn by chance, as whoever made the answer must not know where.
     """
-    windows = [body]
-    if len(body) > _COUNTED_WHOLE:
-        starts = (random.randrange(len(body) - _WINDOW) for _ in range(len(body) // 16 // _WINDOW))  # noqa: S311
-        windows = [body[start : start + _WINDOW] for start in starts]
-    seen = sum(map(len, windows))
-    parts = sum(window.count(b"{") + window.count(b"[") for window in windows)
-    return parts > FREE_OBJECTS * seen / len(body) + seen / OBJECT_BYTES if body else False
+    size = len(body)
+    if size <= FREE:
+        return False
+    parts, windows = 0, max(_WINDOWS, size // 16 // _WINDOW)
+    for _ in range(windows):
+        start = random.randrange(size - _WINDOW)  # noqa: S311 - a guess helps nobody much
+        window = body[start : start + _WINDOW]
+        parts += window.count(b"{") + window.count(b"[")
+    return parts > windows * _WINDOW // OBJECT_BYTES
 
 
 def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
