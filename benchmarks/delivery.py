@@ -19,7 +19,8 @@ from aiolimiter import AsyncLimiter
 from throttled.asyncio import MemoryStore, Throttled, per_sec
 
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
-from msgconv_async.pacing.line import Line
+from msgconv_async.pacing.queue import Queue
+from msgconv_async.pacing.schedule import Schedule
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 LOADS = ((200, 2000), (1000, 5000), (2000, 10_000))
@@ -38,7 +39,7 @@ class Delivered(NamedTuple):
 
 def token_bucket(rate: int) -> Acquire:
     """Return this library's way."""
-    return Line(TokenBucket(rate)).acquire
+    return Queue(Schedule(TokenBucket(rate), ConcurrencyLimit())).acquire
 
 
 def aiolimiter(rate: int) -> Acquire:
@@ -77,20 +78,16 @@ async def deliver(acquire: Acquire, rate: int, waiters: int) -> Delivered:
     return Delivered(100 * (waiters - 1) / took / rate, inversions, cpu)
 
 
-async def free_acquisition() -> dict[str, float]:
-    """Return the median nanoseconds of an acquisition that need not wait, by what is acquired."""
-    bucket, slots = Line(TokenBucket(1e9, 1e9)), Line(ConcurrencyLimit(10**9))
-    both = Line(ConcurrencyLimit(10**9), TokenBucket(1e9, 1e9))
-    medians = {}
-    for name, line in {"bucket": bucket, "slots": slots, "both": both}.items():
-        rounds = []
-        for _ in range(200):
-            began = time.perf_counter_ns()
-            for _ in range(1000):
-                await line.acquire()
-            rounds.append((time.perf_counter_ns() - began) / 1000)
-        medians[name] = statistics.median(rounds)
-    return medians
+async def free_acquisition() -> float:
+    """Return the median nanoseconds of an acquisition that need not wait."""
+    queue = Queue(Schedule(TokenBucket(1e9, 1e9), ConcurrencyLimit(10**9)))
+    rounds = []
+    for _ in range(200):
+        began = time.perf_counter_ns()
+        for _ in range(1000):
+            await queue.acquire()
+        rounds.append((time.perf_counter_ns() - began) / 1000)
+    return statistics.median(rounds)
 
 
 async def waiter_bytes(waiters: int = 10_000) -> float:
@@ -107,12 +104,12 @@ async def waiter_bytes(waiters: int = 10_000) -> float:
         await asyncio.gather(*tasks, return_exceptions=True)
         return size / waiters
 
-    line = Line(TokenBucket(0.001))
-    await line.acquire()
+    queue = Queue(Schedule(TokenBucket(0.001), ConcurrencyLimit()))
+    await queue.acquire()
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task_alone = await weigh(lambda: asyncio.shield(never))
     never.cancel()
-    return await weigh(line.acquire) - task_alone
+    return await weigh(queue.acquire) - task_alone
 
 
 async def measure() -> dict[tuple[str, int], Delivered]:
@@ -127,7 +124,6 @@ async def measure() -> dict[tuple[str, int], Delivered]:
                 f" {one.inversions:>11} {one.cpu:>6.2f}",
                 flush=True,
             )
-    for name, nanoseconds in (await free_acquisition()).items():
-        print(f"an acquisition that need not wait, {name}: {nanoseconds:.0f} ns (median)")
+    print(f"an acquisition that need not wait: {await free_acquisition():.0f} ns (median)")
     print(f"a waiter weighs {await waiter_bytes():.0f} bytes, its task apart")
     return results

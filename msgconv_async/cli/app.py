@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from msgconv_async import __version__
 from msgconv_async.cli import OK, USAGE, complain
@@ -22,6 +22,7 @@ from msgconv_async.cli.parameters import (
     Place,
     Question,
     Switch,
+    Time,
     Whole,
     WholeOrNone,
     ids,
@@ -59,6 +60,12 @@ async def run(arguments: Sequence[str]) -> int:
         code: int | None = await app.run_async(
             list(arguments), console=Screen(), exit_on_error=False, print_error=False
         )
+    except MissingArgumentError as error:
+        name = error.argument.name if error.argument is not None else "an option"
+        given = any(argument.partition("=")[0] == name for argument in arguments)
+        command = " ".join(["msgconv", *(error.command_chain or ())])
+        complain(f"{name} {'has no value' if given else 'is missing'} (see {command} --help)")
+        return USAGE
     except CycloptsError as error:
         command = " ".join(["msgconv", *(error.command_chain or ())])
         complain(f"{' '.join(str(error).split()).rstrip('.')} (see {command} --help)")
@@ -328,7 +335,7 @@ def collect(
     *,
     access: Access = _NOBODY,
     place: Place = _HERE,
-    every: timedelta | None = None,
+    every: Time = None,
     once: Switch = False,
     skills: Ids = "all",
     agents: Ids = "all",

@@ -71,7 +71,9 @@ class Collect:
         note: str = "",
     ) -> None:
         if every is not None and not BUCKET <= every <= LONGEST:
-            raise ConfigurationError(f"--every={every / _MINUTE:g}m: it must be 5m to 12h")
+            whole = every % _MINUTE == timedelta()
+            given = f"{every / _MINUTE:g}m" if whole else f"{every.total_seconds():g}s"
+            raise ConfigurationError(f"--every={given}: it must be 5m to 12h")
         self._store = store
         self._accounts = accounts
         self._every = every

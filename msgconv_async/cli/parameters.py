@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +30,23 @@ def _whole(_type: object, tokens: Sequence[Token]) -> int:
         raise ValueError(f"{tokens[0].value!r} is not a whole number") from None
 
 
+_TIME = re.compile(
+    r"(?=\d)(?:(?P<hours>\d+)h)?(?:(?P<minutes>\d+)m)?(?:(?P<seconds>\d+)s)?", re.ASCII
+)
+
+
+def _time(_type: object, tokens: Sequence[Token]) -> timedelta:
+    """Read a time such as 30m, 1h or 1h30m."""
+    found = _TIME.fullmatch(tokens[0].value)
+    try:
+        return timedelta(**{unit: int(count or 0) for unit, count in found.groupdict().items()})  # type: ignore[union-attr]
+    except (AttributeError, OverflowError, ValueError):
+        raise ValueError(f"{tokens[0].value!r} is not a time such as 30m or 1h") from None
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
+Time = Annotated[timedelta | None, Parameter(converter=_time)]
 Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 Switch = Annotated[bool, Parameter(negative="")]
 

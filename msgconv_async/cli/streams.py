@@ -10,21 +10,12 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter, RawIOBase, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgconv_async.client.redaction import is_seen
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _BLANK = re.compile(r"[\t\n\v\f\r \x85\u2028\u2029]+")
-_INVISIBLE = frozenset(
-    map(
-        chr,
-        (
-            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810)),
-            *(0x2800, 0x3164, *range(0xFE00, 0xFE10), 0xFFA0, *range(0xE0100, 0xE01F0)),
-        ),
-    )
-)
-"""Letters and marks that Unicode has no picture for, beside what `str.isprintable` refuses:
-controls, formats (the bidirectional ones among them), surrogates, what is not assigned."""
 
 
 def visible(text: str) -> str:
@@ -36,7 +27,7 @@ def visible(text: str) -> str:
     """
     text = _BLANK.sub(" ", text)
     return "".join(
-        each if _shows(each) else each.encode("unicode_escape").decode() for each in text
+        each if is_seen(each) else each.encode("unicode_escape").decode() for each in text
     )
 
 
@@ -47,12 +38,8 @@ def visible_json(document: bytes) -> bytes:
     """
     text = document.decode()
     return "".join(
-        each if _shows(each) or each in "\t\r\n" else _escape(each) for each in text
+        each if is_seen(each) or each in "\t\r\n" else _escape(each) for each in text
     ).encode()
-
-
-def _shows(character: str) -> bool:
-    return character.isprintable() and character not in _INVISIBLE
 
 
 def _escape(character: str) -> str:

@@ -74,6 +74,17 @@ class _Flight(Generic[T]):
         if not self.over.done():
             self.over.set_result(task)
 
+    def running(self) -> _Flight[T] | None:
+        """Return the latest of this and those before that is not over, linked to such ones alone.
+
+        In an outage in which nothing is answered, the line of them would grow without end.
+        """
+        earlier = None if self.before is None else self.before.running()
+        if self.task.done():
+            return earlier
+        self.before = earlier
+        return self
+
     def may_be_lost(self) -> bool:
         """Tell whether its request has been out for so long that nobody should rely on it."""
         if self.sent_at is None:
@@ -132,7 +143,7 @@ class Flights(Generic[T]):
         if flight is None or flight.may_be_lost():
             earlier = flight
             flight = _Flight(work, None if earlier is None else earlier.failure)
-            flight.before = earlier
+            flight.before = None if earlier is None else earlier.running()
             self._flights[key] = flight
             flight.task.add_done_callback(functools.partial(self._landed, key, flight))
         flight.join(deadline)

@@ -293,7 +293,8 @@ class Following:
 
         Either the service's clock is behind, and it is waited for. Or buckets were taken before
         their time, from an answer that should not have been believed. If that is certain, they are
-        taken again; who cannot take anything back waits until they are over, unless that is far.
+        taken again. A consumer that cannot take anything back waits until they are over, unless
+        that is far.
         """
         through = f"{position.through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         said = f"the answer ends at {answer.closed:%Y-%m-%d %H:%M} UTC, before {through}"

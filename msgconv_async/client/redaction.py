@@ -12,7 +12,6 @@ import binascii
 import html
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -27,11 +26,17 @@ _SHARED = 8
 """Characters in a row that an excerpt and a secret must not have in common."""
 _LAYERS = 4
 _MOST_READINGS = 500
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+_UNDRAWN = frozenset(
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810)),
+            *(0x2800, 0x3164, *range(0xFE00, 0xFE10), 0xFFA0, *range(0xE0100, 0xE01F0)),
+        ),
+    )
 )
 """Characters that draw nothing, though Unicode has them as marks, letters or symbols (its property
-Default_Ignorable_Code_Point, and the blank Braille pattern). The others are told by category."""
+Default_Ignorable_Code_Point, and the blank Braille pattern)."""
 
 
 def excerpt(body: bytes, secrets: Iterable[str]) -> str:
@@ -65,12 +70,17 @@ def visible(text: str) -> str:
     direction of writing around, are left out.
     """
     text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
-    text = _INVISIBLE.sub("", text)
-    if not text.isprintable():
-        text = "".join(
-            character for character in text if not unicodedata.category(character).startswith("C")
-        )
+    text = "".join(character for character in text if is_seen(character))
     return text.strip()
+
+
+def is_seen(character: str) -> bool:
+    """Tell whether a reader sees a character, and it leaves the others as they are.
+
+    Controls, formats (those that turn the direction of writing among them), surrogates and what is
+    not assigned are not seen.
+    """
+    return character.isprintable() and character not in _UNDRAWN
 
 
 def _spellings(secret: str) -> Iterator[str]:

@@ -37,7 +37,7 @@ from msgconv_async.client.follow import SETTLE, Following
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
-from msgconv_async.export.rows import TABLES
+from msgconv_async.export.rows import TABLES, Table, tables_of
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
@@ -215,12 +215,14 @@ def conversation_metrics(
     if skills is not None or agents is not None:
         queries.append(ConversationQuery(5, skill_ids=skills, agent_ids=agents, group_ids=groups))
 
+    asked = {table for query in queries for table in tables_of(query)}
+
     def read() -> Iterator[dict[str, pa.Table]]:
         state = dlt.current.source_state()
         stored = state.get(_STATE)
         since = Checkpoint.from_json(stored) if stored else None
         selection = [each.parameters() for each in queries]
-        if state.setdefault(_SELECTION, selection) != selection:
+        if changed := state.setdefault(_SELECTION, selection) != selection:
             _LOG.warning(
                 "skills and agents are told apart otherwise from now on, or other groups counted;"
                 " what was collected before stays as it is"
@@ -255,7 +257,8 @@ def conversation_metrics(
                             sum(table.num_rows for table in tables.values()),
                             tuple(each for each in items if isinstance(each, Failure)),
                             tuple(each for each in items if isinstance(each, Gap)),
-                            tuple(_emptied(items)),
+                            # Told apart otherwise, a bucket lacks rows for another reason.
+                            () if changed else tuple(_emptied(items, asked)),
                         )
                     )
                 checkpoint, turns = closed.checkpoint, closed.turns
@@ -279,11 +282,11 @@ def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
     return first
 
 
-def _emptied(items: Iterable[Item]) -> Iterator[Emptied]:
+def _emptied(items: Iterable[Item], asked: Iterable[Table]) -> Iterator[Emptied]:
     for item in items:
         if isinstance(item, ClosedBucket) and item.revised:
             account_id, interval = item.account.id, item.interval
-            for table in TABLES:
+            for table in asked:
                 if next(table.flatten(account_id, interval), None) is None:
                     yield Emptied(table.name, account_id, interval.end)
 

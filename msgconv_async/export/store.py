@@ -41,6 +41,9 @@ PIPELINE = "msgconv"
 
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
+_LACKS = re.compile(r"is itself a configuration .* with missing field\(s\): `(password)`")
+"""What dlt says of an address without a password."""
+
 _USER_INFO = re.compile(r"//[^/@]*@")
 
 _LOG = logging.getLogger("msgconv_async")
@@ -114,6 +117,11 @@ class Store:
         try:
             return self._client()
         except ConfigFieldMissingException as error:
+            if within := _LACKS.findall(str(error)):
+                raise ConfigurationError(
+                    f"destination {name!r}: its credentials lack {' and '.join(within)}; dlt wants"
+                    " that even where the server asks for none, and then anything will do"
+                ) from None
             missing = [each for each in error.fields if each != "local_dir"]
             raise ConfigurationError(
                 f"destination {name!r} needs {' and '.join(missing)}: {elsewhere(name, missing[0])}"

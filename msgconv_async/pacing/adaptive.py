@@ -26,7 +26,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
-from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Knob, Start, Starts
+from msgconv_async.pacing.schedule import Knob
+from msgconv_async.pacing.starts import FEW, LOOK_BACK, REST, Start, Starts
 
 START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
 FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
@@ -190,10 +191,15 @@ class AdaptiveLimit:
             self.rate = self._rate_bounds[1]
             self._keep_slots_loose(self._slot_bounds[1])
 
-    def known(self, knob: Knob) -> bool:
-        """Whether its value means anything: it is fixed, or something was refused already."""
-        low, high = self._rate_bounds if knob == "rate" else self._slot_bounds
-        return low == high or self.steered is not None
+    def known(self) -> tuple[Knob, ...]:
+        """Return the knobs whose value means anything: fixed, or something was refused already."""
+        if self.steered is not None:
+            return "rate", "concurrency"
+        bounds: dict[Knob, tuple[float, float]] = {
+            "rate": self._rate_bounds,
+            "concurrency": self._slot_bounds,
+        }
+        return tuple(knob for knob, (low, high) in bounds.items() if low == high)
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start:
         """Notes the start of a request. It may pause the others: see `paused_until`.

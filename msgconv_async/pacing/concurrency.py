@@ -1,7 +1,7 @@
 """How many requests at once.
 
 What it promises: never more than ``capacity`` in flight; a capacity lowered below what is in flight
-stops starts until enough have finished, and takes nothing away from who runs.
+stops starts until enough have finished, and takes nothing away from those that run.
 """
 
 from __future__ import annotations
@@ -10,27 +10,30 @@ import math
 
 
 class ConcurrencyLimit:
-    """Lets a start through whenever fewer than ``capacity`` are in flight.
+    """Counts requests in flight against a capacity.
 
     Args:
         capacity: The most that may be in flight, 1 or more, or infinity.
     """
 
-    def __init__(self, capacity: float) -> None:
+    __slots__ = ("_held", "capacity", "in_flight")
+
+    def __init__(self, capacity: float = math.inf) -> None:
         self.capacity = capacity
         self.in_flight = 0
         self._held = 0.0
 
-    def delay(self, now: float) -> float:  # noqa: ARG002 - slots take an event, not time
-        """Return 0 while a slot is free, else infinity: a slot takes an event, not time."""
-        return 0.0 if self.in_flight < self.capacity else math.inf
+    @property
+    def full(self) -> bool:
+        """Whether no slot is free."""
+        return self.in_flight >= self.capacity
 
-    def take(self, now: float) -> None:  # noqa: ARG002
+    def take(self) -> None:
         """Take a slot."""
         self.in_flight += 1
 
     def give_back(self) -> None:
-        """Free a slot."""
+        """Free a slot whose request never started."""
         self.in_flight -= 1
 
     def finished(self, seconds: float) -> None:
@@ -42,7 +45,7 @@ class ConcurrencyLimit:
         self.in_flight -= 1
         self._held = min(seconds, self._held + 0.1 * (seconds - self._held))
 
-    def eta(self, now: float, position: int) -> float:  # noqa: ARG002
+    def eta(self, position: int) -> float:
         """Return seconds until the start at this place, had every slot been held for as long."""
         if (ahead := self.in_flight + position - self.capacity) <= 0:
             return 0.0

@@ -8,8 +8,9 @@ from typing import Literal, Self, TypeAlias
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.pacing.adaptive import AdaptiveLimit, Belief
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
-from msgconv_async.pacing.line import Gate, Line
-from msgconv_async.pacing.starts import Knob, Start
+from msgconv_async.pacing.queue import Queue
+from msgconv_async.pacing.schedule import Knob, Schedule
+from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Outcome: TypeAlias = Literal["answered", "throttled", "neutral"]
@@ -89,10 +90,10 @@ class Pacer:
             )
         except ValueError as error:
             raise ConfigurationError(f"Pacer: {error}") from None
-        self._slots = ConcurrencyLimit(self._limit.concurrency)
-        self._bucket = TokenBucket(self._limit.rate)
-        self._line = Line(self._slots, self._bucket)
-        self._gates: dict[Gate, Knob] = {self._slots: "concurrency", self._bucket: "rate"}
+        self._schedule = Schedule(
+            TokenBucket(self._limit.rate), ConcurrencyLimit(self._limit.concurrency)
+        )
+        self._queue = Queue(self._schedule)
         self.sent = 0
         self.answered = 0
         self.throttled = 0
@@ -112,12 +113,12 @@ class Pacer:
     @property
     def waiting(self) -> int:
         """Requests in the queue."""
-        return self._line.waiting
+        return self._queue.waiting
 
     @property
     def in_flight(self) -> int:
         """Requests started and not yet over."""
-        return self._slots.in_flight
+        return self._schedule.slots.in_flight
 
     def stats(self) -> PacerStats:
         """Return what it has done and what it now believes."""
@@ -140,8 +141,7 @@ class Pacer:
         While nothing was refused, what is not fixed may double with every round trip. So a rate
         or a concurrency counts once it is fixed, or something was refused; a pause always does.
         """
-        known = (gate for gate, knob in self._gates.items() if self._limit.known(knob))
-        return self._line.eta(*known, again=again)
+        return self._queue.eta(self._limit.known(), again=again)
 
     def turn(self) -> "Turn":
         """Return an async context manager that waits for a turn and holds its slot while inside."""
@@ -150,37 +150,35 @@ class Pacer:
     def start_at_once(self) -> Start | None:
         """Take a turn if nothing is in the way; `finish` must follow with what this returns."""
         now = asyncio.get_running_loop().time()
-        return self._started(now, None) if self._line.take(now) else None
+        return self._started(now, None) if self._queue.start_now(now) else None
 
     async def start_in_turn(self, *, again: bool = False) -> Start:
         """Wait for a turn, before all who had none if `again`; `finish` must follow."""
-        held_by = await self._line.acquire(again=again)
-        knob = None if held_by is None else self._gates[held_by]
-        return self._started(asyncio.get_running_loop().time(), knob)
+        held_by = await self._queue.acquire(again=again)
+        return self._started(asyncio.get_running_loop().time(), held_by)
 
-    def _started(self, now: float, held: Knob | None) -> Start:
+    def _started(self, now: float, held_by: Knob | None) -> Start:
         self.sent += 1
-        limit = self._limit
-        start = limit.started(now, self._slots.in_flight, held)
-        if limit.paused_until > now:
-            self._line.pause(limit.paused_until)
+        start = self._limit.started(now, self.in_flight, held_by)
+        if self._limit.paused_until != self._schedule.paused_until:
+            self._schedule.paused_until = self._limit.paused_until
+            self._queue.replan()
         return start
 
     def finish(self, start: Start, outcome: Outcome, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""
         now = asyncio.get_running_loop().time()
-        limit = self._limit
-        self._slots.finished(now - start.at)
+        self._schedule.slots.finished(now - start.at)
         if outcome == "answered":
             self.answered += 1
             self.answered_at = now
-            limit.answered(start, now)
+            self._limit.answered(start, now)
         elif outcome == "throttled":
             self.throttled += 1
-            limit.throttled(start, now, retry_after)
+            self._limit.throttled(start, now, retry_after)
         else:
-            limit.neutral(start, now)
-        self._apply(now)
+            self._limit.neutral(start, now)
+        self._schedule.follow(self._limit, now, self._queue.replan)
 
     def belief(self) -> Belief | None:
         """Return what was learnt about the limit; None while nothing was refused."""
@@ -190,23 +188,16 @@ class Pacer:
         """Begin from what another pacer of the same account learnt, before the first request."""
         self._limit.believe(belief)
         # Without a loop, and before there is one: nobody waits yet.
-        self._slots.capacity = self._limit.concurrency
-        self._bucket = TokenBucket(self._limit.rate)
-        self._line = Line(self._slots, self._bucket)
-        self._gates = {self._slots: "concurrency", self._bucket: "rate"}
+        self._schedule = Schedule(
+            TokenBucket(self._limit.rate), ConcurrencyLimit(self._limit.concurrency)
+        )
+        self._queue = Queue(self._schedule)
 
     def open(self) -> None:
         """Allow what the bounds allow: whoever answers keeps to the account's limit by itself."""
         self._limit.open()
-        self._apply(asyncio.get_running_loop().time())
-
-    def _apply(self, now: float) -> None:
-        limit = self._limit
-        self._slots.capacity = limit.concurrency
-        self._line.pause(limit.paused_until)  # who is due by now is due at the old rate
-        if limit.rate != self._bucket.rate:
-            self._bucket.change(now, limit.rate, self._bucket.burst)
-            self._line.replan()
+        now = asyncio.get_running_loop().time()
+        self._schedule.follow(self._limit, now, self._queue.replan)
 
 
 class Turn:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import Final, Literal
+from typing import Final
 
-Knob = Literal["rate", "concurrency"]
-"""What can hold a request back: starts per second, or requests in flight."""
+from msgconv_async.pacing.schedule import Knob
 
 REST: Final = 40  # answers in a rest: a probe ends after two rests, 1 in 80 is about 1 %
 FEW: Final = 8  # fewer starts than this measure nothing

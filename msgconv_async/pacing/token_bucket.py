@@ -2,8 +2,8 @@
 
 What it promises: in any window of length T there are at most ``burst + rate * T`` starts, also
 right at the beginning. (Where timers fire late by up to L, an observer sees at most
-``burst + rate * (T + L)``; L counts up to `line.CATCH_UP`, and no further.) With ``burst`` 1, its
-default, starts are evenly spaced: what a server that dislikes bursts wants.
+``burst + rate * (T + L)``; L counts up to `schedule.CATCH_UP`, and no further.) With ``burst`` 1,
+its default, starts are evenly spaced, as a server that dislikes bursts wants them.
 
 The theory: a bucket holds up to ``burst`` tokens and gains ``rate`` of them a second; a start takes
 one. It begins with ``burst`` and never holds more, which is what keeps the promise from the first
@@ -18,12 +18,14 @@ _ALMOST = 1e-9
 
 
 class TokenBucket:
-    """Lets a start through whenever it holds a whole token.
+    """Holds tokens, one for each start.
 
     Args:
         rate: Starts per second, above 0.
         burst: How many may start at once after a rest, 1 or more.
     """
+
+    __slots__ = ("_at", "_level", "burst", "rate")
 
     def __init__(self, rate: float, burst: float = 1.0) -> None:
         self.rate = rate
@@ -37,8 +39,10 @@ class TokenBucket:
             self._settle(now)
         return 0.0 if (missing := 1.0 - self._level) <= _ALMOST else missing / self.rate
 
-    def take(self, now: float) -> None:  # noqa: ARG002 - `delay` has just settled it
-        """Take a token."""
+    def take(self, now: float) -> None:
+        """Take a token at an instant at which `delay` is 0."""
+        if now > self._at:
+            self._settle(now)
         self._level -= 1.0
 
     def give_back(self) -> None:
@@ -50,11 +54,10 @@ class TokenBucket:
         self._settle(now)
         return max(0.0, position - self._level) / self.rate
 
-    def change(self, now: float, rate: float, burst: float) -> None:
-        """Set both, from ``now`` on: what was gained until then was gained at the old rate."""
+    def change(self, now: float, rate: float) -> None:
+        """Set the rate from ``now`` on: what was gained until then was gained at the old one."""
         self._settle(now)
-        self.rate, self.burst = rate, burst
-        self._level = min(self._level, burst)
+        self.rate = rate
 
     def _settle(self, now: float) -> None:
         if now > self._at:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import random
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -40,13 +41,17 @@ from msgconv_async.protocol.report import (
     Unreadable,
 )
 
-FREE_OBJECTS = 20_000
-"""JSON objects and arrays that an answer may have, however small it is."""
+FREE = 1024 * 1024
+"""Bytes up to which an answer may hold whatever it likes: that makes 40 MiB of values at most."""
 
 OBJECT_BYTES = 100
-"""Bytes that an answer needs for each further object. The twelve metrics take some 500, and skills
-and intervals without data never less than 100 for each of their objects. An answer of more objects
-is made to exhaust its reader's memory."""
+"""Bytes of a larger answer for each of its objects and arrays. The twelve metrics take some 500,
+and skills and intervals without data never less than this for each of their objects. An answer of
+more objects is made to exhaust its reader's memory."""
+
+_WINDOW = 16 * 1024
+_WINDOWS = 64
+"""Bytes that are looked at together, and how many times at least. Of an answer a sixteenth is."""
 
 _MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
 """Twice as many as the longest time frame has, since each may come twice."""
@@ -408,9 +413,10 @@ def decode_intervals(
 
 def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, section 8.1: a reader may ignore it
-    parts = body.count(b"{") + body.count(b"[")
-    if parts > FREE_OBJECTS + len(body) // OBJECT_BYTES:
-        raise UnexpectedResponse(f"{parts} objects and arrays in {len(body)} bytes are no metrics")
+    if _is_flood(body):
+        raise UnexpectedResponse(
+            f"{len(body)} bytes with more than an object or array in {OBJECT_BYTES} are no metrics"
+        )
     try:
         document = _DOCUMENT.decode(body)
     except msgspec.ValidationError as error:
@@ -422,6 +428,23 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
         for place, each in enumerate(_elements(document.intervals, UNSET))
     ]
     return _Read(document, intervals)
+
+
+def _is_flood(body: bytes) -> bool:
+    """Tell whether a large answer has more objects and arrays than metrics of its size could have.
+
+    To count all of them takes half as long as to decode the answer, so a sample is looked at. It is
+    drawn by chance, as whoever made the answer must not know where.
+    """
+    size = len(body)
+    if size <= FREE:
+        return False
+    parts, windows = 0, max(_WINDOWS, size // 16 // _WINDOW)
+    for _ in range(windows):
+        start = random.randrange(size - _WINDOW)  # noqa: S311 - a guess helps nobody much
+        window = body[start : start + _WINDOW]
+        parts += window.count(b"{") + window.count(b"[")
+    return parts > windows * _WINDOW // OBJECT_BYTES
 
 
 def _read_in_parts(body: bytes, survey: _Survey) -> _Read:

@@ -198,7 +198,7 @@ def test_the_accounts_may_come_from_a_file(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("71", *ASKED), "--output requires an argument"),
+        (("71", *ASKED), "--output is missing"),
         ((*ASKED, "-o", "x"), "name accounts, or a file of them with --accounts: one of the two"),
         (("71", *ASKED, "-o", "x", "--accounts", "y"), "one of the two"),
         (("71", *ASKED, "-o", "x", "--format", "json"), 'Invalid value "json" for --format'),

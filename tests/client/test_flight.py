@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from msgconv_async import MsgConvError
+from msgconv_async import ConnectionFailed, MsgConvError
 from msgconv_async.client.flight import Flights
 from msgconv_async.client.retry import Deadline
 from tests.client.support import client_tasks, turns
@@ -178,3 +178,28 @@ async def test_what_hangs_on_a_lost_login_may_be_lost_itself() -> None:
     await asyncio.gather(*map(ask, [0, 0.5, 1.5]))
 
     assert ["question", "login"] * 2 == begun
+
+
+async def test_what_is_over_is_not_remembered_while_nothing_is_answered() -> None:
+    """An outage of an hour leaves no more behind than one of a minute."""
+    flights = Flights[int]()
+    most = 0
+
+    async def work(until: Deadline) -> int:
+        until.sent(asyncio.get_running_loop().time())
+        await asyncio.sleep(5)
+        raise ConnectionFailed("no answer", account_id="1")
+
+    async def join() -> None:
+        with pytest.raises(ConnectionFailed):
+            await flights.join("key", work, Until(99))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(60):
+            group.create_task(join())
+            await asyncio.sleep(1)
+            linked, flight = 0, flights._flights.get("key")
+            while flight is not None:
+                linked, flight = linked + 1, flight.before
+            most = max(most, linked)
+    assert most <= 7

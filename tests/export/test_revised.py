@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -62,35 +63,61 @@ def revising() -> Iterator[str]:
         server.shutdown()
 
 
+@contextmanager
+def collecting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Yield what collects one account into DuckDB once."""
+    monkeypatch.setattr(Revising, "emptied", False)
+    monkeypatch.setenv("DLT_DATA_DIR", str(folder / "dlt"))
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    store = Store(destination(f"duckdb:{folder / 'a.duckdb'}"))
+    who = [Account("71", BearerToken("t"))]
+    with revising() as url, Reader(lambda: ConversationSession(base_url=url)) as reader:
+
+        def collect(**selection: Any) -> None:
+            found: list[Emptied] = []
+
+            def watch(batch: Batch) -> None:
+                found.extend(batch.emptied)
+
+            store.load(conversation_metrics(who, reader=reader, watch=watch, **selection), found)
+
+        yield collect
+
+
+def ends(folder: Path, table: str, where: str = "true") -> list[tuple[datetime]]:
+    with duckdb.connect(str(folder / "a.duckdb"), read_only=True) as connection:
+        found: list[tuple[datetime]] = connection.execute(
+            f"SELECT interval_end FROM conversations.{table} WHERE {where}"  # noqa: S608
+        ).fetchall()
+    return found
+
+
 def test_rows_of_a_revised_bucket_that_has_none_any_more_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All tables tell the same of it."""
-    monkeypatch.setattr(Revising, "emptied", False)
-    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
-    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
-    file = tmp_path / "a.duckdb"
-    store = Store(destination(f"duckdb:{file}"))
-    who = [Account("71", BearerToken("t"))]
-    with revising() as url, Reader(lambda: ConversationSession(base_url=url)) as reader:
-        for emptied in (False, True):
-            Revising.emptied = emptied
-            found: list[Emptied] = []
+    with collecting(tmp_path, monkeypatch) as collect:
+        collect()
+        Revising.emptied = True
+        collect()
 
-            def watch(batch: Batch, found: list[Emptied] = found) -> None:
-                found.extend(batch.emptied)
+    zeros = ends(tmp_path, "account_metrics", "total_resolved_conversations = 0")
+    assert 3 <= len(zeros) <= 4
+    for table in TABLES[1:]:
+        rows = ends(tmp_path, table.name)
+        assert 284 <= len(rows)
+        assert not set(rows) & set(zeros)
 
-            store.load(conversation_metrics(who, reader=reader, watch=watch), found)
 
-    with duckdb.connect(str(file), read_only=True) as connection:
-        zeros = connection.execute(
-            "SELECT interval_end FROM conversations.account_metrics"
-            " WHERE total_resolved_conversations = 0"
-        ).fetchall()
-        assert 3 <= len(zeros) <= 4
-        for table in TABLES[1:]:
-            rows = connection.execute(
-                f"SELECT interval_end FROM conversations.{table.name}"  # noqa: S608 - names of ours
-            ).fetchall()
-            assert 284 <= len(rows)
-            assert not set(rows) & set(zeros)
+def test_who_tells_less_apart_from_now_on_keeps_what_was_collected_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bucket that is read again lacks rows because they were not asked for."""
+    with collecting(tmp_path, monkeypatch) as collect:
+        collect()
+        before = {table.name: ends(tmp_path, table.name) for table in TABLES[1:]}
+        collect(skills=None, agents=None)
+        collect(skills=None, agents=None)
+
+    assert all(rows for rows in before.values())
+    assert before == {table.name: ends(tmp_path, table.name) for table in TABLES[1:]}

@@ -1,14 +1,14 @@
 """A deterministic simulation, in virtual time, of clients that share a server with a limit.
 
 Nothing sleeps and nothing is threaded: a heap of events, a seeded generator, and the pacer's rules.
-A `Server` decides at once whether a request is answered or refused (429); `Client` is a model of
-the pacer (one queue in order, slots, the token bucket itself, a pause, retries after a second or
-more) around the algorithm under test; `run` plays a `Scenario` and returns a `Report`.
+A `Server` decides at once whether a request is answered or refused (429); `Client` is the pacer
+without an event loop: its own `Schedule`, a queue that only counts, retries after a second or more,
+and the algorithm under test; `run` plays a `Scenario` and returns a `Report`.
 
 What is modelled because it decides results: the network (a refusal comes back after one round trip,
 an answer after the service time as well), service times that vary (log-normal), timers that fire on
-a grid of about a millisecond and therefore release together whatever is due, the line's catch-up,
-which gate held the head of the queue last, and a server clock of whole milliseconds (as nginx has).
+a grid of about a millisecond and therefore release together whatever is due, and a server clock of
+whole milliseconds (as nginx has). `test_parity` holds it to the real `Pacer` on an event loop.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from msgconv_async.pacing.adaptive import AdaptiveLimit
-from msgconv_async.pacing.line import CATCH_UP
-from msgconv_async.pacing.starts import Knob, Start
+from msgconv_async.pacing.concurrency import ConcurrencyLimit
+from msgconv_async.pacing.schedule import Knob, Schedule
+from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Scale = Callable[[float], float]
@@ -170,12 +171,35 @@ class Both:
         return None
 
 
+@dataclass
+class Refuses:
+    """A server that refuses everything at times, whatever the limit."""
+
+    server: Server
+    at: Callable[[float], bool]
+
+    def offer(self, now: float) -> bool:
+        return not self.at(now) and self.server.offer(now)
+
+    def release(self) -> None:
+        self.server.release()
+
+    def capacity(self, now: float, round_trip: float) -> float:
+        return self.server.capacity(now, round_trip)
+
+    def retry_after(self, now: float) -> float | None:
+        return self.server.retry_after(now)
+
+
 class Limit(Protocol):
     """What a client asks and tells: `AdaptiveLimit`, or another way to go about it."""
 
-    rate: float
-    concurrency: int
-    paused_until: float
+    @property
+    def rate(self) -> float: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def paused_until(self) -> float: ...
 
     def started(self, now: float, in_flight: int, held: Knob | None) -> Start: ...
     def answered(self, start: Start, now: float) -> None: ...
@@ -199,9 +223,9 @@ class Way:
 class World:
     """Virtual time and its events."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self.now = 0.0
-        self.rng = random.Random(seed)
+        self.rng = rng
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
 
@@ -227,11 +251,11 @@ class Client:
     ) -> None:
         self.world, self.server, self.limit = world, server, way.limit()
         self._scenario, self._way, self._mu = scenario, way, math.log(scenario.service)
-        self._bucket = TokenBucket(self.limit.rate)
-        self.in_flight, self._arrived = 0, 0
+        self._slots = ConcurrencyLimit(self.limit.concurrency)
+        self._schedule = Schedule(TokenBucket(self.limit.rate), self._slots)
+        self._arrived = 0
         self._retries: deque[int] = deque()  # how often each was refused
-        self._held: Knob | None = None
-        self._due = self._timer = math.inf  # when the head is due; when the timer fires for it
+        self._timer = math.inf  # when it fires
         self.answers: list[float] = []
         self.refusals: list[float] = []
         world.at(begins, self._arrive if scenario.demand else self._pump)
@@ -261,34 +285,23 @@ class Client:
             self._pump()
 
     def _pump(self) -> None:
-        """As `Line.replan`: starts all who are due, each as of its own due instant."""
-        now, limit, bucket = self.world.now, self.limit, self._bucket
-        at = min(now, max(self._due, now - CATCH_UP))
-        self._due = math.inf
+        """As `Queue.replan`: starts all who are due."""
+        schedule, now = self._schedule, self.world.now
+        schedule.wake(now)
         while self._has_work():
-            if self.in_flight >= limit.concurrency:
-                self._held = "concurrency"
+            if not schedule.start_due(now):
+                if schedule.due < math.inf:
+                    self._wake_at(schedule.due)
                 return
-            pause, wait = limit.paused_until - at, bucket.delay(at)
-            due = at + max(0.0, pause, wait)
-            if due > at:
-                self._held = "rate" if wait > pause else None
-            if due > now:
-                self._due = due
-                self._wake_at(due)
-                return
-            at = due
-            bucket.delay(at)
-            bucket.take(at)
             self._send()
-        self._held = None
+        schedule.held_by = None
 
     def _send(self) -> None:
-        world = self.world
+        world, schedule = self.world, self._schedule
         tries = self._retries.popleft() if self._retries else 0
         self._arrived -= not tries
-        self.in_flight += 1
-        start = self.limit.started(world.now, self.in_flight, self._held)
+        start = self.limit.started(world.now, self._slots.in_flight, schedule.held_by)
+        schedule.paused_until = self.limit.paused_until
         world.at(world.now + self._one_way(), lambda: self._reach_server(start, tries))
 
     def _one_way(self) -> float:
@@ -309,7 +322,7 @@ class Client:
         self.world.at(self.world.now + self._one_way(), lambda: self._answered(start))
 
     def _answered(self, start: Start) -> None:
-        self.in_flight -= 1
+        self._slots.give_back()
         if self._scenario.failures and self.world.rng.random() < self._scenario.failures:
             self.limit.neutral(start, self.world.now)
             self._retries.append(1)
@@ -320,7 +333,8 @@ class Client:
 
     def _refused(self, start: Start, wait: float | None, tries: int) -> None:
         now = self.world.now
-        self.in_flight -= not self._way.sleeps
+        if not self._way.sleeps:
+            self._slots.give_back()
         self.refusals.append(now)
         self.limit.throttled(start, now, wait)
         pause = max(self._way.retry(tries), wait or 0.0) + 0.25 * self.world.rng.random()
@@ -328,15 +342,13 @@ class Client:
         self._learnt()
 
     def _retry(self, tries: int) -> None:
-        self.in_flight -= self._way.sleeps
+        if self._way.sleeps:
+            self._slots.give_back()
         self._retries.append(tries)
         self._pump()
 
     def _learnt(self) -> None:
-        if self.limit.rate != self._bucket.rate:
-            self._pump()  # who is due by now is due at the old rate
-            self._bucket.change(self.world.now, self.limit.rate, 1.0)
-        self._pump()
+        self._schedule.follow(self.limit, self.world.now, self._pump)
 
 
 @dataclass
@@ -409,9 +421,11 @@ def _within(times: list[float], start: float, end: float | None) -> int:
     return (len(times) if end is None else bisect_left(times, end)) - bisect_left(times, start)
 
 
-def run(scenario: Scenario, seed: int, way: Way | None = None) -> Report:
+def run(
+    scenario: Scenario, seed: int, way: Way | None = None, rng: random.Random | None = None
+) -> Report:
     """Plays a scenario from cold; the same seed gives the same run."""
-    world, server = World(seed), scenario.server()
+    world, server = World(rng or random.Random(seed)), scenario.server()
     way = way or Way()
     clients = [Client(world, server, scenario, way, begins) for begins in scenario.begins]
     world.run(scenario.duration)

@@ -18,10 +18,12 @@ import pytest
 
 from msgconv_async.pacing import adaptive, starts
 from msgconv_async.pacing.adaptive import START_RATE, AdaptiveLimit
-from msgconv_async.pacing.starts import Knob, Start
+from msgconv_async.pacing.schedule import Knob
+from msgconv_async.pacing.starts import Start
 from tests.pacing.simulation import (
     FixedWindow,
     LeakyBucket,
+    Refuses,
     Report,
     Scenario,
     SlotLimit,
@@ -179,26 +181,6 @@ def test_an_idle_hour_changes_nothing() -> None:
     report = run(scenario, seed=1)
     assert 0.92 <= report.answered(3660, 3720) / (50 * 60)
     assert 0.01 >= report.refusal_share(3660, 3720)
-
-
-@dataclass
-class Refuses:
-    """A server that refuses everything at times, whatever the limit."""
-
-    server: LeakyBucket | SlotLimit
-    at: Callable[[float], bool]
-
-    def offer(self, now: float) -> bool:
-        return not self.at(now) and self.server.offer(now)
-
-    def release(self) -> None:
-        self.server.release()
-
-    def capacity(self, now: float, round_trip: float) -> float:
-        return self.server.capacity(now, round_trip)
-
-    def retry_after(self, now: float) -> float | None:
-        return self.server.retry_after(now)
 
 
 @pytest.mark.parametrize("idle", [None, (60.0, 660.0)])

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from msgconv_async.pacing.starts import LOOK_BACK, Knob, Starts
+from msgconv_async.pacing.schedule import Knob
+from msgconv_async.pacing.starts import LOOK_BACK, Starts
 
 
 def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:

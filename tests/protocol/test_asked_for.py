@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msgconv_async import ConversationQuery, Interval, UnexpectedResponse
-from msgconv_async.protocol.decoding import FREE_OBJECTS, decode_intervals, decode_report
+from msgconv_async.protocol.decoding import FREE, decode_intervals, decode_report
 from msgconv_async.protocol.report import Unreadable
 from tests.protocol.documents import METRICS, PAGE_EXAMPLE, Json, encode
 
@@ -274,8 +274,8 @@ def test_every_kind_of_unknown_member_is_told() -> None:
 
 def test_a_large_answer_tells_of_at_least_one_unknown_member() -> None:
     """It is not searched for others, which would take as long again as to decode it."""
-    totals = {TOTAL: 1, "newMetric": 2}
-    agents = {str(agent): totals for agent in range(40_000)}
+    totals = dict.fromkeys(METRICS, 0) | {"newMetric": 2}
+    agents = {str(agent): totals for agent in range(5_000)}
     found: list[str] = []
 
     decode_report(encode({"agentsMetrics": {"metricsPerAgent": agents}}), on_unknown=found.append)
@@ -358,13 +358,50 @@ def test_no_answer_takes_much_more_than_its_bytes(body: bytes) -> None:
     assert peak < len(body) + 4 * 1024 * 1024
 
 
+def test_a_flood_is_found_wherever_it_stands_in_a_large_answer() -> None:
+    """What surrounds it is as long as metrics are."""
+    usual = (
+        b'{"agentsMetrics":{"metricsPerAgent":{"1":%s}}}'
+        % json.dumps(dict.fromkeys(METRICS, 0)).encode()
+    )
+    padding = b'"x":[' + b",".join([usual] * 15_000) + b"]"
+    flood = b",".join(b'"%d":{}' % agent for agent in range(800_000))
+    body = b'{%s,"agentsMetrics":{"metricsPerAgent":{%s}},%s}' % (padding, flood, padding)
+    sound = b'{%s,"agentsMetrics":{},%s}' % (padding, padding)
+
+    assert len(body) > 8 * 1024 * 1024
+    assert decode_report(sound).agents is not None
+    with pytest.raises(UnexpectedResponse, match="no metrics"):
+        decode_report(body)
+
+
 def test_small_answers_may_have_as_many_objects_as_they_like() -> None:
     """The bound on objects is no business of an answer that nobody would call large."""
-    agents = ",".join(f'"{agent}":{{}}' for agent in range(FREE_OBJECTS - 10))
-    report = decode_report(f'{{"agentsMetrics":{{"metricsPerAgent":{{{agents}}}}}}}'.encode())
+    agents = ",".join(f'"{agent}":{{}}' for agent in range(90_000))
+    body = f'{{"agentsMetrics":{{"metricsPerAgent":{{{agents}}}}}}}'.encode()
+    report = decode_report(body)
 
+    assert FREE * 0.9 < len(body) <= FREE
     assert report.agents is not None
-    assert FREE_OBJECTS - 10 == len(report.agents.per_agent)
+    assert 90_000 == len(report.agents.per_agent)
+    seconds, peak = cost(body)
+    assert seconds < 1
+    assert peak < 40 * 1024 * 1024
+
+
+def test_intervals_and_skills_without_data_are_no_flood() -> None:
+    """However many there are: they are the smallest that the service sends."""
+    nobody = {"metricsPerAgent": {}, "metricsTotals": dict.fromkeys(METRICS, 0)}
+    skills = {str(skill): nobody for skill in range(40)}
+    section = {"metricsPerSkill": skills, "metricsTotals": nobody["metricsTotals"]}
+    data = {"skillsMetricsPerAgent": section, "agentsMetrics": nobody}
+    ends = [{"timestamp": stamp(5 * place), "metricsData": data} for place in range(289)]
+    body = encode({"metricsByIntervals": ends, **data})
+    query = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
+
+    assert len(body) > 4 * FREE
+    for _ in range(20):
+        assert 289 == len(decode_report(body, query).intervals)
 
 
 @given(st.integers(2**63) | st.integers(max_value=-(2**63) - 1))

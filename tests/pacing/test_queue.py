@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
-from msgconv_async.pacing.line import CATCH_UP, Line
+from msgconv_async.pacing.queue import Queue
+from msgconv_async.pacing.schedule import CATCH_UP, Schedule
 from msgconv_async.pacing.token_bucket import TokenBucket
 from tests.pacing.virtual import run_virtual, virtual_loop
 
 
-async def _starts(line: Line, arrivals: list[float]) -> list[tuple[float, int]]:
+def queue_of(bucket: TokenBucket | None = None, slots: ConcurrencyLimit | None = None) -> Queue:
+    """A queue of its own; what is not given does not hold anybody up."""
+    return Queue(Schedule(bucket or TokenBucket(1e9, 1e9), slots or ConcurrencyLimit()))
+
+
+async def _starts(queue: Queue, arrivals: list[float]) -> list[tuple[float, int]]:
     """When each of the callers who come at these instants started, and as which it came."""
     loop = asyncio.get_running_loop()
     numbers = count()
@@ -26,7 +32,7 @@ async def _starts(line: Line, arrivals: list[float]) -> list[tuple[float, int]]:
     async def caller(arrival: float) -> None:
         await asyncio.sleep(arrival)
         number = next(numbers)
-        await line.acquire()
+        await queue.acquire()
         starts.append((loop.time(), number))
 
     await asyncio.gather(*map(caller, arrivals))
@@ -43,7 +49,7 @@ def test_no_window_holds_more_than_burst_and_rate_allow(
     rate: float, burst: float, arrivals: list[float]
 ) -> None:
     """In any window of length T there are at most burst + rate * T starts, from the first on."""
-    times = [at for at, _ in run_virtual(_starts(Line(TokenBucket(rate, burst)), arrivals))]
+    times = [at for at, _ in run_virtual(_starts(queue_of(TokenBucket(rate, burst)), arrivals))]
     for first in range(len(times)):
         for last in range(first, len(times)):
             allowed = burst + rate * (times[last] - times[first])
@@ -54,7 +60,7 @@ def test_no_window_holds_more_than_burst_and_rate_allow(
 @settings(deadline=None, max_examples=30)
 def test_first_come_first_served(arrivals: list[float]) -> None:
     """Callers start in the order in which they came, also against those who need not wait."""
-    starts = run_virtual(_starts(Line(TokenBucket(10, 3)), arrivals))
+    starts = run_virtual(_starts(queue_of(TokenBucket(10, 3)), arrivals))
     assert list(range(len(arrivals))) == [number for _, number in starts]
 
 
@@ -62,10 +68,10 @@ def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
     """In the order in which they came again; and it is told so."""
 
     async def main() -> tuple[list[str], float, float]:
-        line, started = Line(bucket := TokenBucket(10, 1)), []
+        queue, started = queue_of(TokenBucket(10, 1)), []
 
         async def caller(name: str, *, again: bool) -> None:
-            await line.acquire(again=again)
+            await queue.acquire(again=again)
             started.append(name)
 
         async with asyncio.TaskGroup() as group:
@@ -75,7 +81,7 @@ def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
             for name in "AB":
                 group.create_task(caller(name, again=True))
             await asyncio.sleep(0)
-            newcomer, once_more = line.eta(bucket), line.eta(bucket, again=True)
+            newcomer, once_more = queue.eta(["rate"]), queue.eta(["rate"], again=True)
         return started, newcomer, once_more
 
     started, newcomer, once_more = run_virtual(main())
@@ -86,13 +92,13 @@ def test_who_comes_again_is_before_all_who_had_no_turn() -> None:
 
 def test_a_bucket_without_burst_is_perfectly_even() -> None:
     """With the default burst the starts are one interval apart, the first at once."""
-    starts = run_virtual(_starts(Line(TokenBucket(4)), [0.0] * 5))
+    starts = run_virtual(_starts(queue_of(TokenBucket(4)), [0.0] * 5))
     assert pytest.approx([at for at, _ in starts], abs=1e-6) == [0, 0.25, 0.5, 0.75, 1.0]
 
 
 def test_a_rest_saves_up_the_burst_and_no_more() -> None:
     """After a long rest exactly the burst starts at once."""
-    starts = run_virtual(_starts(Line(TokenBucket(1, 3)), [0.0] * 3 + [1000.0] * 5))
+    starts = run_virtual(_starts(queue_of(TokenBucket(1, 3)), [0.0] * 3 + [1000.0] * 5))
     assert pytest.approx([at for at, _ in starts], abs=1e-6) == [
         0,
         0,
@@ -108,7 +114,7 @@ def test_a_rest_saves_up_the_burst_and_no_more() -> None:
 @pytest.mark.parametrize(("rate", "waiters"), [(200, 100), (1000, 500), (2000, 1000)])
 async def test_late_timers_cost_no_rate(rate: int, waiters: int) -> None:
     """On a real event loop, whose timers are late, the rate asked for is the rate delivered."""
-    starts = await _starts(Line(TokenBucket(rate)), [0.0] * waiters)
+    starts = await _starts(queue_of(TokenBucket(rate)), [0.0] * waiters)
     delivered = (waiters - 1) / (starts[-1][0] - starts[0][0])
     assert delivered == pytest.approx(rate, rel=0.03)
 
@@ -117,33 +123,39 @@ async def test_a_stalled_loop_ends_in_no_more_than_the_catch_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After half a second of standing still, only CATCH_UP's worth starts at once."""
-    loop, line = asyncio.get_running_loop(), Line(TokenBucket(1000))
-    tasks = [asyncio.create_task(line.acquire()) for _ in range(200)]
+    loop, queue = asyncio.get_running_loop(), queue_of(TokenBucket(1000))
+    tasks = [asyncio.create_task(queue.acquire()) for _ in range(200)]
     await asyncio.sleep(0)
-    before, clock = line.waiting, loop.time
+    before, clock = queue.waiting, loop.time
     monkeypatch.setattr(loop, "time", lambda: clock() + 0.5)
-    line.replan()
-    at_once = before - line.waiting
+    queue.replan()
+    at_once = before - queue.waiting
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert at_once == pytest.approx(1000 * CATCH_UP, abs=2)
 
 
-def _after(seconds: float, change: Callable[[Line], None]) -> Callable[[Line], Awaitable[None]]:
-    async def act(line: Line) -> None:
+def _after(seconds: float, change: Callable[[Queue], None]) -> Callable[[Queue], Awaitable[None]]:
+    async def act(queue: Queue) -> None:
         await asyncio.sleep(seconds)
-        change(line)
+        change(queue)
 
     return act
 
 
-def _rate(rate: float) -> Callable[[Line], None]:
-    def change(line: Line) -> None:
-        (bucket,) = line._gates
-        assert isinstance(bucket, TokenBucket)
-        bucket.change(asyncio.get_running_loop().time(), rate, bucket.burst)
-        line.replan()
+def _rate(rate: float) -> Callable[[Queue], None]:
+    def change(queue: Queue) -> None:
+        queue._schedule.bucket.change(asyncio.get_running_loop().time(), rate)
+        queue.replan()
+
+    return change
+
+
+def _pause(until: float) -> Callable[[Queue], None]:
+    def change(queue: Queue) -> None:
+        queue._schedule.paused_until = until
+        queue.replan()
 
     return change
 
@@ -153,18 +165,18 @@ def _rate(rate: float) -> Callable[[Line], None]:
     [
         (_rate(10.0), [0, 0.55, 0.65, 0.75]),
         (_rate(0.5), [0, 1.5, 3.5, 5.5]),
-        (lambda line: line.pause(3.0), [0, 3, 4, 5]),
+        (_pause(3.0), [0, 3, 4, 5]),
     ],
     ids=["faster", "slower", "pause"],
 )
 def test_a_change_is_felt_by_who_waits(
-    change: Callable[[Line], None], expected: list[float]
+    change: Callable[[Queue], None], expected: list[float]
 ) -> None:
     """A new rate or a pause holds at once; what was gained before it was gained at the old rate."""
 
     async def main() -> list[float]:
-        line = Line(TokenBucket(1.0))
-        starts, _ = await asyncio.gather(_starts(line, [0.0] * 4), _after(0.5, change)(line))
+        queue = queue_of(TokenBucket(1.0))
+        starts, _ = await asyncio.gather(_starts(queue, [0.0] * 4), _after(0.5, change)(queue))
         return [at for at, _ in starts]
 
     assert expected == pytest.approx(run_virtual(main()), abs=1e-6)
@@ -174,10 +186,10 @@ def test_a_pause_can_be_taken_back() -> None:
     """Laying an earlier end over a pause lets the queue go on."""
 
     async def main() -> float:
-        line = Line()
-        line.pause(100.0)
+        queue = queue_of()
+        _pause(100.0)(queue)
         starts, _ = await asyncio.gather(
-            _starts(line, [0.0]), _after(2.0, lambda line: line.pause(-math.inf))(line)
+            _starts(queue, [0.0]), _after(2.0, _pause(-math.inf))(queue)
         )
         return starts[0][0]
 
@@ -188,10 +200,10 @@ def test_a_cancelled_waiter_gives_its_place_to_the_next() -> None:
     """Who leaves the queue costs those behind nothing."""
 
     async def main() -> float:
-        line = Line(TokenBucket(1.0))
-        await line.acquire()
-        leaver = asyncio.create_task(line.acquire())
-        stayer = asyncio.create_task(line.acquire())
+        queue = queue_of(TokenBucket(1.0))
+        await queue.acquire()
+        leaver = asyncio.create_task(queue.acquire())
+        stayer = asyncio.create_task(queue.acquire())
         await asyncio.sleep(0.5)
         leaver.cancel()
         await stayer
@@ -204,13 +216,13 @@ def test_who_is_cancelled_between_grant_and_start_gives_it_back() -> None:
     """A token granted to a task that is cancelled before it resumes goes to the next at once."""
 
     async def main() -> tuple[float, int]:
-        line = Line(slots := ConcurrencyLimit(1), TokenBucket(1.0))
-        await line.acquire()
-        loser = asyncio.create_task(line.acquire())
-        winner = asyncio.create_task(line.acquire())
+        queue = queue_of(TokenBucket(1.0), slots := ConcurrencyLimit(1))
+        await queue.acquire()
+        loser = asyncio.create_task(queue.acquire())
+        winner = asyncio.create_task(queue.acquire())
         await asyncio.sleep(5)
         slots.finished(1.0)
-        line.replan()
+        queue.replan()
         loser.cancel()
         await winner
         return asyncio.get_running_loop().time(), slots.in_flight
@@ -224,40 +236,39 @@ def test_a_newcomer_does_not_overtake_who_was_granted() -> None:
     """Between a grant and its resumption, a caller who could start at once still goes second."""
 
     async def main() -> list[str]:
-        line, order = Line(bucket := TokenBucket(1.0, 2.0)), []
+        queue, order = queue_of(bucket := TokenBucket(1.0, 2.0)), []
 
         async def caller(name: str) -> None:
-            await line.acquire()
+            await queue.acquire()
             order.append(name)
 
-        await line.acquire()
-        await line.acquire()
+        await queue.acquire()
+        await queue.acquire()
         first = asyncio.create_task(caller("first"))
         await asyncio.sleep(0.5)
         bucket.give_back()
         bucket.give_back()
-        line.replan()
+        queue.replan()
         await asyncio.gather(caller("second"), first)
         return order
 
     assert run_virtual(main()) == ["first", "second"]
 
 
-def test_it_says_which_gate_held_a_start_up() -> None:
+def test_it_says_what_held_a_start_up() -> None:
     """Whoever learns from outcomes must know what was in the way: nothing, tokens or slots."""
 
     async def main() -> list[str | None]:
-        line = Line(slots := ConcurrencyLimit(2), bucket := TokenBucket(1.0))
-        held = [await line.acquire(), await line.acquire()]
-        third = asyncio.create_task(line.acquire())
+        queue = queue_of(TokenBucket(1.0), slots := ConcurrencyLimit(2))
+        held: list[str | None] = [await queue.acquire(), await queue.acquire()]
+        third = asyncio.create_task(queue.acquire())
         await asyncio.sleep(10)
         slots.finished(1.0)
-        line.replan()
+        queue.replan()
         held.append(await third)
-        names: dict[object, str | None] = {slots: "slots", bucket: "bucket", None: None}
-        return [names[each] for each in held]
+        return held
 
-    assert run_virtual(main()) == [None, "bucket", "slots"]
+    assert run_virtual(main()) == [None, "rate", "concurrency"]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 7])
@@ -265,12 +276,12 @@ def test_eta_tells_when_a_newcomer_would_start(ahead: int) -> None:
     """With only a rate in the way, the estimate is exact."""
 
     async def main() -> tuple[float, float]:
-        line = Line(bucket := TokenBucket(2.0))
-        tasks = [asyncio.create_task(line.acquire()) for _ in range(ahead)]
+        queue = queue_of(TokenBucket(2.0))
+        tasks = [asyncio.create_task(queue.acquire()) for _ in range(ahead)]
         await asyncio.sleep(0.01)
-        eta = line.eta(bucket)
+        eta = queue.eta(["rate"])
         before = asyncio.get_running_loop().time()
-        await line.acquire()
+        await queue.acquire()
         await asyncio.gather(*tasks)
         return eta, asyncio.get_running_loop().time() - before
 
@@ -282,19 +293,19 @@ def test_eta_counts_the_rounds_of_full_slots() -> None:
     """With four slots held for 2 seconds each, the ninth in the queue waits for two rounds."""
 
     async def main() -> float:
-        line = Line(slots := ConcurrencyLimit(4))
+        queue = queue_of(slots=(slots := ConcurrencyLimit(4)))
 
         async def work() -> None:
-            await line.acquire()
+            await queue.acquire()
             await asyncio.sleep(2)
             slots.finished(2.0)
-            line.replan()
+            queue.replan()
 
         for _ in range(20):
             await work()
         tasks = [asyncio.create_task(work()) for _ in range(12)]
         await asyncio.sleep(0.001)
-        eta = line.eta(slots)
+        eta = queue.eta(["concurrency"])
         await asyncio.gather(*tasks)
         return eta
 
@@ -316,16 +327,16 @@ async def test_a_waiter_is_small_and_they_share_one_timer() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         return (after - before) / len(tasks)
 
-    line = Line(TokenBucket(0.001))
-    await line.acquire()
+    queue = queue_of(TokenBucket(0.001))
+    await queue.acquire()
     forever: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task_alone = await weight(lambda: asyncio.shield(forever))
     forever.cancel()
-    assert await weight(line.acquire) - task_alone < 1024
+    assert await weight(queue.acquire) - task_alone < 1024
     assert len(asyncio.get_running_loop()._scheduled) <= 1  # type: ignore[attr-defined]
 
 
-class LineMachine(RuleBasedStateMachine):
+class QueueMachine(RuleBasedStateMachine):
     """Anything may happen in any order; no start, slot or place in the queue may be lost."""
 
     def __init__(self) -> None:
@@ -333,8 +344,8 @@ class LineMachine(RuleBasedStateMachine):
         self.context = virtual_loop()
         self.loop = self.context.__enter__()
         self.slots = ConcurrencyLimit(2)
-        self.bucket = TokenBucket(5.0, 2.0)
-        self.line = Line(self.slots, self.bucket)
+        self.schedule = Schedule(TokenBucket(5.0, 2.0), self.slots)
+        self.queue = Queue(self.schedule)
         self.waiting: list[tuple[int, asyncio.Task[None]]] = []
         self.holding: list[int] = []
         self.again: set[int] = set()
@@ -348,7 +359,7 @@ class LineMachine(RuleBasedStateMachine):
     def _in_loop(self, act: Callable[[], None]) -> None:
         async def run() -> None:
             act()
-            self.line.replan()
+            self.queue.replan()
 
         self.loop.run_until_complete(run())
         self._run()
@@ -356,7 +367,7 @@ class LineMachine(RuleBasedStateMachine):
     @rule(callers=st.integers(1, 4), again=st.booleans())
     def come(self, callers: int, *, again: bool) -> None:
         async def caller(number: int) -> None:
-            await self.line.acquire(again=again)
+            await self.queue.acquire(again=again)
             self.started.append(number)
             self.holding.append(number)
 
@@ -382,7 +393,7 @@ class LineMachine(RuleBasedStateMachine):
 
         def act() -> None:
             self.slots.finished(0.1)
-            self.line.replan()
+            self.queue.replan()
             head.cancel()
 
         self._in_loop(act)
@@ -400,13 +411,16 @@ class LineMachine(RuleBasedStateMachine):
 
         self._in_loop(act)
 
-    @rule(rate=st.floats(0.5, 100), burst=st.floats(1, 5))
-    def retune(self, rate: float, burst: float) -> None:
-        self._in_loop(lambda: self.bucket.change(self.loop.time(), rate, burst))
+    @rule(rate=st.floats(0.5, 100))
+    def retune(self, rate: float) -> None:
+        self._in_loop(lambda: self.schedule.bucket.change(self.loop.time(), rate))
 
     @rule(seconds=st.floats(0, 3))
     def pause(self, seconds: float) -> None:
-        self._in_loop(lambda: self.line.pause(self.loop.time() + seconds))
+        def act() -> None:
+            self.schedule.paused_until = self.loop.time() + seconds
+
+        self._in_loop(act)
 
     @rule(seconds=st.floats(0, 2))
     def wait(self, seconds: float) -> None:
@@ -421,7 +435,7 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
         assert self.slots.in_flight == len(self.holding)
-        assert self.line.waiting == len(self.waiting)
+        assert self.queue.waiting == len(self.waiting)
 
     def teardown(self) -> None:
         """In the end everybody who still waits gets through."""
@@ -433,10 +447,10 @@ class LineMachine(RuleBasedStateMachine):
                     self.finish()
                 self._run(2.0)
             assert self.waiting == []
-            assert self.line._timer is None
+            assert self.queue._timer is None
         finally:
             self.context.__exit__(None, None, None)
 
 
-TestLine = LineMachine.TestCase
-TestLine.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestQueue = QueueMachine.TestCase
+TestQueue.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
