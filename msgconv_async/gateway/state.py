@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def save(path: Path, accounts: Mapping[str, Belief]) -> bool:
     """Write what was learnt; tell whether that was possible."""
     beside = path.with_name(f"{path.name}.new")
     try:
-        beside.write_bytes(encoded(accounts))
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(encoded(accounts))
         beside.replace(path)
     except OSError as error:
         _LOG.warning("%s cannot be written: %s", path, error.strerror)
