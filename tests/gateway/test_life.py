@@ -118,6 +118,7 @@ async def test_what_is_learnt_is_written_while_it_runs(
         await asyncio.gather(*(get(url + question) for question in asked))
         await asyncio.sleep(0.2)
         assert account_id in state.load(kept)
+        assert 0o600 == kept.stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize(
