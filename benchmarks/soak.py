@@ -52,7 +52,7 @@ from msgconv_async import (
     UserLogin,
     decode_report,
 )
-from msgconv_async.client.auth import Credentials
+from msgconv_async.client.access.credentials import Credentials
 
 BUCKET = timedelta(minutes=5)
 REACH = timedelta(minutes=30)  # how far before its start following begins
@@ -536,10 +536,10 @@ def slope(samples: Sequence[Sample]) -> float:
 def truth(settings: Settings, account_id: str) -> Callable[[int], str]:
     """Return what tells the digest of an account's bucket by its end, from the seed alone."""
     from msgconv_async.sandbox.aggregate import Aggregates  # noqa: PLC0415 - as above
-    from msgconv_async.sandbox.question import Question  # noqa: PLC0415
+    from msgconv_async.sandbox.parameters import Parameters  # noqa: PLC0415
 
     aggregates, events = Aggregates(source(settings)), source(settings)
-    question = Question.parse({"v": 1, "timeframe": 5, "interval": 5, "skillIds": "all"})
+    question = Parameters.parse({"v": 1, "timeframe": 5, "interval": 5, "skillIds": "all"})
 
     def of(end: int) -> str:
         at = EPOCH + timedelta(milliseconds=end)

@@ -1,12 +1,17 @@
 """The asyncio client for LivePerson's Messaging Conversation metrics."""
 
-from msgconv_async.client.account import Account
-from msgconv_async.client.accounts import read_accounts
-from msgconv_async.client.auth import ApiKey, BearerToken, ClientCredentials, UserLogin
-from msgconv_async.client.checkpoint import Checkpoint, ClosedBucket, Failure, Gap
-from msgconv_async.client.fanout import Outcome
-from msgconv_async.client.follow import Following
-from msgconv_async.client.retry import RetryPolicy
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.accounts_file import read_accounts
+from msgconv_async.client.access.credentials import (
+    ApiKey,
+    BearerToken,
+    ClientCredentials,
+    UserLogin,
+)
+from msgconv_async.client.http.retry import RetryPolicy
+from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap
+from msgconv_async.client.many.fan_out import Outcome
+from msgconv_async.client.many.follow import Following
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import (
     ApiError,

@@ -21,7 +21,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from msgconv_async import Account, Checkpoint, ClientCredentials
 from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Clock, Sandbox
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +116,7 @@ async def test_the_first_program_prints_what_each_skill_resolved(sandbox: Sandbo
 async def test_a_worker_asks_a_gateway(sandbox: Sandbox) -> None:
     account_id, *_ = sandbox.account_ids
     app = gateway([Account(account_id, ClientCredentials(CLIENT_ID, CLIENT_SECRET))])
-    async with serving(app, Place(port=0)) as url:
+    async with serving(app, Address(port=0)) as url:
         changes = (("http://127.0.0.1:8080", url), ("12345678", account_id))
         lines = await _output("From Python", *changes)
     assert "total_resolved" in " ".join(lines)

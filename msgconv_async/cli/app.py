@@ -17,10 +17,10 @@ from msgconv_async import __version__
 from msgconv_async.cli import OK, USAGE, complain
 from msgconv_async.cli.output import Format
 from msgconv_async.cli.parameters import (
-    Access,
+    AccessOptions,
     Ids,
-    Place,
-    Question,
+    QueryOptions,
+    StoreOptions,
     Switch,
     Time,
     Whole,
@@ -47,8 +47,8 @@ app = App(
 
 _OPTIONS = {"skill_ids": "--skills", "agent_ids": "--agents", "group_ids": "--groups"}
 _Accounts = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
-_NOBODY = Access()
-_HERE = Place()
+_NOBODY = AccessOptions()
+_HERE = StoreOptions()
 
 
 async def run(arguments: Sequence[str]) -> int:
@@ -156,7 +156,7 @@ async def gateway(
     account: _Accounts = (),
     /,
     *,
-    access: Access = _NOBODY,
+    access: AccessOptions = _NOBODY,
     host: str = "127.0.0.1",
     port: WholeOrNone = None,
     unix: Path | None = None,
@@ -220,8 +220,8 @@ async def fetch(
     account: _Accounts = (),
     /,
     *,
-    question: Question,
-    access: Access = _NOBODY,
+    question: QueryOptions,
+    access: AccessOptions = _NOBODY,
     format: Format = "table",  # noqa: A002 - it names the option
     complete_only: Switch = False,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
@@ -266,7 +266,7 @@ async def fetch(
 
 
 @app.command
-async def watch(account: _Accounts = (), /, *, access: Access = _NOBODY) -> int:
+async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) -> int:
     """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
 
     In a terminal, a table that is redrawn in place; elsewhere a line for each closed bucket.
@@ -288,9 +288,9 @@ async def export(
     account: _Accounts = (),
     /,
     *,
-    question: Question,
+    question: QueryOptions,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    access: Access = _NOBODY,
+    access: AccessOptions = _NOBODY,
     format: FileFormat = "parquet",  # noqa: A002 - it names the option
     complete_only: Switch = False,
 ) -> int:
@@ -333,8 +333,8 @@ def collect(
     account: _Accounts = (),
     /,
     *,
-    access: Access = _NOBODY,
-    place: Place = _HERE,
+    access: AccessOptions = _NOBODY,
+    place: StoreOptions = _HERE,
     every: Time = None,
     once: Switch = False,
     skills: Ids = "all",
@@ -382,7 +382,7 @@ def collect(
 
 
 @app.command
-def report(*, place: Place = _HERE, days: Whole = 7, html: Path | None = None) -> int:
+def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = None) -> int:
     """Show what "msgconv collect" has collected, by day (UTC) and skill.
 
     Who resolved how many conversations, and their average handling time. Days that were not

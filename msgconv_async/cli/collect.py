@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from msgconv_async.cli import FAILED, OK, complain
 from msgconv_async.cli.progress import Progress
-from msgconv_async.client.account import Account
+from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.pipeline import Batch, Emptied, Reader, conversation_metrics

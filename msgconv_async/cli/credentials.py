@@ -10,9 +10,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from msgconv_async.client.accounts import read_secret
-from msgconv_async.client.auth import BearerToken, ClientCredentials, Credentials, UserLogin
-from msgconv_async.client.domains import is_loopback_url
+from msgconv_async.client.access.accounts_file import read_secret
+from msgconv_async.client.access.credentials import (
+    BearerToken,
+    ClientCredentials,
+    Credentials,
+    UserLogin,
+)
+from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 
 _CLIENT_SECRET, _TOKEN, _PASSWORD = (

@@ -18,8 +18,8 @@ from rich.text import Text
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.chart import chart
 from msgconv_async.cli.parameters import log_to_stderr
-from msgconv_async.client.account import Account
-from msgconv_async.client.auth import ClientCredentials
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.credentials import ClientCredentials
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import TABLES
 from msgconv_async.pacing.pacer import Pacer

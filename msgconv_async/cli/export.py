@@ -8,7 +8,7 @@ from pathlib import Path
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.progress import Progress
-from msgconv_async.client.account import Account
+from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export import tables_of

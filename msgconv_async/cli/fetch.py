@@ -19,8 +19,8 @@ from msgconv_async.cli.output import (
     ndjson_lines,
 )
 from msgconv_async.cli.streams import visible_json
-from msgconv_async.client.account import Account
-from msgconv_async.client.fanout import MAX_IN_FLIGHT
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.many.fan_out import MAX_IN_FLIGHT
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import MsgConvError
 from msgconv_async.export.rows import complete_part

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from msgconv_async.cli import OK, complain
 from msgconv_async.cli.parameters import log_to_stderr
-from msgconv_async.client.account import Account
+from msgconv_async.client.access.account import Account
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import PORT, Place, serving, until_stopped
+from msgconv_async.gateway.serve import PORT, Address, serving, until_stopped
 
 
 def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -32,7 +32,7 @@ def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> 
 
 def place(
     host: str, port: int | None, unix: Path | None, cert: Path | None, key: Path | None
-) -> Place:
+) -> Address:
     """Return where to listen.
 
     Raises:
@@ -43,13 +43,13 @@ def place(
     if (cert is None) != (key is None):
         raise ConfigurationError("--tls-cert and --tls-key: give both, or none")
     tls = None if cert is None or key is None else (cert, key)
-    return Place(host, PORT if port is None else port, unix, tls)
+    return Address(host, PORT if port is None else port, unix, tls)
 
 
 async def run(
     accounts: Sequence[Account],
     note: str,
-    place: Place,
+    place: Address,
     *,
     base_url: str | None,
     fresh_for: float,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, Token
 
 from msgconv_async.cli import complain
-from msgconv_async.client.account import Account
+from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.query import ConversationQuery
@@ -53,7 +53,7 @@ Switch = Annotated[bool, Parameter(negative="")]
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Access:
+class AccessOptions:
     """Who is asked where, and as whom.
 
     Parameters
@@ -76,7 +76,7 @@ class Access:
     def named(self, ids: Sequence[str]) -> tuple[Sequence[Account], str]:
         """Return the accounts of these ids, or of the file, and a note on how they are let in."""
         from msgconv_async.cli.credentials import find  # noqa: PLC0415
-        from msgconv_async.client.accounts import read_accounts  # noqa: PLC0415
+        from msgconv_async.client.access.accounts_file import read_accounts  # noqa: PLC0415
 
         if (self.accounts is None) == (not ids):
             raise ConfigurationError(
@@ -94,7 +94,7 @@ class Access:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class QueryOptions:
     """What is asked, and how patiently.
 
     Parameters
@@ -140,7 +140,7 @@ class Question:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StoreOptions:
     """Where collected tables are.
 
     Parameters

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter, RawIOBase, TextIOWrapper
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgconv_async.client.redaction import is_seen
+from msgconv_async.client.http.redaction import is_seen
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

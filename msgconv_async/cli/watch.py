@@ -16,9 +16,9 @@ from rich.text import Text
 from msgconv_async.cli import complain, show
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.streams import visible
-from msgconv_async.client.account import Account
-from msgconv_async.client.checkpoint import ClosedBucket, Failure, Gap, Item
-from msgconv_async.client.follow import Following
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.many.checkpoint import ClosedBucket, Failure, Gap, Item
+from msgconv_async.client.many.follow import Following
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ApiError
 from msgconv_async.pacing.pacer import Pacer

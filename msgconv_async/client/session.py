@@ -23,24 +23,24 @@ import aiohttp
 import anyio
 
 from msgconv_async import checks
-from msgconv_async.client.account import Account
-from msgconv_async.client.caller import Caller
-from msgconv_async.client.calls import Call, Calls
-from msgconv_async.client.connections import Connector
-from msgconv_async.client.domains import parse_origin
-from msgconv_async.client.fanout import (
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.domains import parse_origin
+from msgconv_async.client.answer_cache import AnswerCache
+from msgconv_async.client.http.connections import Connector
+from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines
+from msgconv_async.client.http.retry import RetryPolicy
+from msgconv_async.client.http.single_flight import SingleFlight
+from msgconv_async.client.http.transport import MAX_BODY, Answer, Transport
+from msgconv_async.client.many.fan_out import (
     MAX_IN_FLIGHT,
     Asked,
     Outcome,
     drawing_from,
     fan_out,
 )
-from msgconv_async.client.flight import Flights
-from msgconv_async.client.follow import SETTLE, Following, Reading, Since, follow, utc_now
-from msgconv_async.client.freshness import FreshAnswers
+from msgconv_async.client.many.follow import SETTLE, Following, Reading, Since, utc_now
 from msgconv_async.client.pacers import Pacers
-from msgconv_async.client.retry import Deadline, RetryPolicy
-from msgconv_async.client.transport import MAX_BODY, Answer, Transport
+from msgconv_async.client.request import Requests
 from msgconv_async.errors import (
     ConfigurationError,
     SessionUnusable,
@@ -74,14 +74,14 @@ class _Net(NamedTuple):
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
-    caller: Caller
-    calls: Calls
-    flights: Flights[Answer]
-    fresh: FreshAnswers
+    requests: Requests
+    deadlines: Deadlines
+    flights: SingleFlight[Answer]
+    cache: AnswerCache
     unknown: _UnknownMembers
 
 
-Source: TypeAlias = Literal["hit", "shared", "fetched"]
+CacheStatus: TypeAlias = Literal["hit", "shared", "fetched"]
 
 
 class Shared(NamedTuple):
@@ -97,7 +97,7 @@ class Shared(NamedTuple):
 
     body: bytes
     at: datetime
-    source: Source
+    source: CacheStatus
     age: float
 
 
@@ -204,14 +204,14 @@ class ConversationSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body)
-        caller = Caller(transport, self._policy, self._origin, self._pacers.of)
+        requests = Requests(transport, self._policy, self._origin, self._pacers.of)
         self._net = _Net(
             loop,
             http,
-            caller,
-            Calls(loop),
-            Flights(),
-            FreshAnswers(self._fresh_for),
+            requests,
+            Deadlines(loop),
+            SingleFlight(),
+            AnswerCache(self._fresh_for),
             _UnknownMembers(),
         )
         return self
@@ -227,12 +227,12 @@ class ConversationSession:
         net, self._net, self._closed = self._net, None, True
         if net is None:
             return
-        net.fresh.close()
+        net.cache.close()
         # Shielded from an enclosing cancel scope: closing is quick, and does not work by halves.
         with anyio.CancelScope(shield=True):
             try:
-                await net.calls.close()
-                await net.caller.close()
+                await net.deadlines.close()
+                await net.requests.close()
             finally:
                 if self._given is None:
                     await net.http.close()
@@ -269,8 +269,8 @@ class ConversationSession:
             SessionUnusable: The session is not open, or belongs to another event loop.
         """
         net = self._usable()
-        with _call(net, account, query, timeout) as call:
-            _, report = await self._told(net, account, query, call)
+        with _deadline(net, account, query, timeout) as deadline:
+            _, report = await self._told(net, account, query, deadline)
             return report
 
     async def fetch_document(
@@ -281,8 +281,8 @@ class ConversationSession:
         It is a document that `fetch` would have made a report of, or one of the errors is raised.
         """
         net = self._usable()
-        with _call(net, account, query, timeout) as call:
-            answer, _ = await self._told(net, account, query, call)
+        with _deadline(net, account, query, timeout) as deadline:
+            answer, _ = await self._told(net, account, query, deadline)
             return answer.body
 
     async def fetch_shared(
@@ -294,24 +294,24 @@ class ConversationSession:
         """
         net = self._usable()
         question = (account, query)
-        if (kept := net.fresh.get(question)) is not None:
-            return Shared(kept.body, kept.at, "hit", net.fresh.age(question))
+        if (kept := net.cache.get(question)) is not None:
+            return Shared(kept.body, kept.at, "hit", net.cache.age(question))
 
         async def ask(until: Deadline) -> Answer:
-            answer = await net.caller.ask(account, query, until)
+            answer = await net.requests.ask(account, query, until)
             _decoded(net, answer, account, query)
-            net.fresh.keep(question, answer)
+            net.cache.keep(question, answer)
             return answer
 
-        source: Source = "shared" if question in net.flights else "fetched"
-        with _call(net, account, query, timeout) as call:
-            answer = await net.flights.join(question, ask, call)
+        source: CacheStatus = "shared" if question in net.flights else "fetched"
+        with _deadline(net, account, query, timeout) as deadline:
+            answer = await net.flights.join(question, ask, deadline)
         return Shared(answer.body, answer.at, source, 0.0)
 
     def at_hand(self, account: Account, query: ConversationQuery) -> bool:
         """Tell whether `fetch_shared` would now send nothing, and wait for no turn of its own."""
         net, question = self._usable(), (account, query)
-        return net.fresh.get(question) is not None or question in net.flights
+        return net.cache.get(question) is not None or question in net.flights
 
     def fetch_many(
         self,
@@ -406,7 +406,7 @@ class ConversationSession:
         """
         self._usable()
         _check_timeout(timeout)
-        return follow(
+        following = Following(
             self._reading(timeout),
             accounts,
             (query,) if isinstance(query, ConversationQuery) else query,
@@ -417,6 +417,7 @@ class ConversationSession:
             max_in_flight=max_in_flight,
             clock=clock,
         )
+        return following.running()
 
     def pacer(self, account: Account) -> Pacer:
         """Return the account's pacer: what it has sent, and the pace it now believes in.
@@ -444,8 +445,10 @@ class ConversationSession:
 
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
             net = self._usable()
-            with _call(net, account, query, timeout) as call:
-                return _decoded(net, await net.caller.ask(account, query, call), account, query)
+            with _deadline(net, account, query, timeout) as deadline:
+                return _decoded(
+                    net, await net.requests.ask(account, query, deadline), account, query
+                )
 
         return ask
 
@@ -456,8 +459,8 @@ class ConversationSession:
 
         async def read(account: Account, query: ConversationQuery) -> Reading:
             net = self._usable()
-            with _call(net, account, query, timeout) as call:
-                answer = await net.caller.ask(account, query, call)
+            with _deadline(net, account, query, timeout) as deadline:
+                answer = await net.requests.ask(account, query, deadline)
                 with _naming(account):
                     intervals = decode_intervals(
                         answer.body, query, at=answer.at, on_unknown=net.unknown
@@ -467,18 +470,18 @@ class ConversationSession:
         return read
 
     async def _told(
-        self, net: _Net, account: Account, query: ConversationQuery, call: Call
+        self, net: _Net, account: Account, query: ConversationQuery, deadline: CallDeadline
     ) -> tuple[Answer, ConversationReport]:
         """Ask, together with those who ask the same unless that is switched off."""
         if not self._coalesce:
-            answer = await net.caller.ask(account, query, call)
+            answer = await net.requests.ask(account, query, deadline)
             return answer, _decoded(net, answer, account, query)
         question = (account, query)
-        answer = net.fresh.get(question) or await net.flights.join(
-            question, lambda until: net.caller.ask(account, query, until), call
+        answer = net.cache.get(question) or await net.flights.join(
+            question, lambda until: net.requests.ask(account, query, until), deadline
         )
         report = _decoded(net, answer, account, query)
-        net.fresh.keep(question, answer)  # not before it is known to be an answer
+        net.cache.keep(question, answer)  # not before it is known to be an answer
         return answer, report
 
     def _usable(self) -> _Net:
@@ -495,9 +498,11 @@ class ConversationSession:
         return self._net
 
 
-def _call(net: _Net, account: Account, query: ConversationQuery, timeout: float | None) -> Call:
+def _deadline(
+    net: _Net, account: Account, query: ConversationQuery, timeout: float | None
+) -> CallDeadline:
     _check(account, query, timeout)
-    return Call(net.calls, account.id, math.inf if timeout is None else timeout)
+    return CallDeadline(net.deadlines, account.id, math.inf if timeout is None else timeout)
 
 
 def _decoded(

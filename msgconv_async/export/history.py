@@ -27,11 +27,9 @@ from sqlglot import exp
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.rows import ACCOUNT_METRICS, SKILL_METRICS, Table
 from msgconv_async.export.store import Store
-from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 
-_DAY = timedelta(days=1)
-_BUCKETS = _DAY // BUCKET
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_BUCKETS = DAY // BUCKET
 _LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 """A day before the last one that a calendar here can hold, whose end it cannot."""
 _Span: TypeAlias = tuple[datetime, datetime]
@@ -39,7 +37,7 @@ _Span: TypeAlias = tuple[datetime, datetime]
 # PostgreSQL's dialect; others are translated from it. Nothing is put in that comes from outside.
 # A literal with an offset is an instant in any time zone, and an index or a file's statistics can
 # help to find what is after it.
-_DAY_OF = f"CAST(FLOOR(DATE_PART('epoch', interval_start) / {_DAY.total_seconds():.0f}) AS BIGINT)"
+_DAY_OF = f"CAST(FLOOR(DATE_PART('epoch', interval_start) / {DAY.total_seconds():.0f}) AS BIGINT)"
 _SUMS = f"""
     SELECT {_DAY_OF} AS day, {{skill}} AS skill,
         SUM(resolved_conversations_by_ccp) AS by_agent,
@@ -162,7 +160,7 @@ def read(store: Store, days: int | None = None) -> History:
 
 def _read(dataset: dlt.Dataset, days: int | None) -> History:
     # Where all lies ahead of the clock, it is the clock that is wrong.
-    for until in (datetime.now(UTC) + _DAY, _LATEST):
+    for until in (datetime.now(UTC) + DAY, _LATEST):
         by_skill, by_account = (
             _spans(dataset, table, until) for table in (SKILL_METRICS, ACCOUNT_METRICS)
         )
@@ -176,7 +174,7 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
     first = min(start for _, (start, _) in spans).date()
     last = (max(end for _, (_, end) in spans) - BUCKET).date()
     if days is not None:
-        first = last - min(days - 1, (last - first) // _DAY) * _DAY
+        first = last - min(days - 1, (last - first) // DAY) * DAY
     since = _midnight(first)
     accounts = sorted({account for account, (_, end) in spans if end > since})
     coverage = _Coverage(
@@ -236,7 +234,7 @@ class _Coverage(msgspec.Struct, frozen=True):
     def whole(self, account_id: str, day: date) -> bool:
         """Tell whether all of an account's day was collected."""
         start = _midnight(day)
-        end = start + _DAY
+        end = start + DAY
         match self.by_account.get(account_id):
             case first, last if first < end and last > start:
                 return self.found.get((account_id, day), 0) >= _BUCKETS
@@ -263,7 +261,7 @@ def _select(
     table: str,
     until: datetime,
     *,
-    since: datetime = _EPOCH,
+    since: datetime = EPOCH,
     skill: str = "",
 ) -> list[tuple[Any, ...]]:
     """Return what a query of a table finds: nothing, where nothing was ever stored in it."""
@@ -281,15 +279,15 @@ def _select(
 
 
 def _calendar(first: date, last: date) -> list[date]:
-    return [first + number * _DAY for number in range((last - first) // _DAY + 1)]
+    return [first + number * DAY for number in range((last - first) // DAY + 1)]
 
 
 def _instant(seconds: float) -> datetime:
-    return _EPOCH + timedelta(seconds=float(seconds))
+    return EPOCH + timedelta(seconds=float(seconds))
 
 
 def _date(number: int) -> date:
-    return (_EPOCH + int(number) * _DAY).date()
+    return (EPOCH + int(number) * DAY).date()
 
 
 def _midnight(day: date) -> datetime:

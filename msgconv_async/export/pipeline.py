@@ -31,9 +31,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from anyio.from_thread import start_blocking_portal
 from dlt.extract import DltResource, DltSource
 
-from msgconv_async.client.account import Account
-from msgconv_async.client.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
-from msgconv_async.client.follow import SETTLE, Following
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
+from msgconv_async.client.many.follow import SETTLE, Following
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables

@@ -14,12 +14,12 @@ What results are intervals again, so that tables are made of them as of any.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby, pairwise
 
 from msgspec.structs import astuple
 
-from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 from msgconv_async.protocol.report import (
     AgentBreakdown,
     ConversationMetrics,
@@ -27,8 +27,6 @@ from msgconv_async.protocol.report import (
     SkillBreakdown,
 )
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY = timedelta(days=1)
 _WHO = 4
 """Metrics stand in threes of four, all in the same order of who resolved: counts, handling times,
 averages."""
@@ -64,14 +62,14 @@ def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]
                 f"the interval {_span(each)} lies in more than one period of {minutes} minutes"
             )
     return tuple(
-        _total(_EPOCH + number * size, size, list(parts))
+        _total(EPOCH + number * size, size, list(parts))
         for number, parts in groupby(ordered, key=lambda each: _number(each.start, size))
     )
 
 
 def _period(minutes: int) -> timedelta:
     size = timedelta(minutes=minutes)
-    if size <= timedelta() or size % BUCKET or (_DAY % size and size % _DAY):
+    if size <= timedelta() or size % BUCKET or (DAY % size and size % DAY):
         raise ValueError(
             f"minutes={minutes}: it must be a multiple of 5 that divides a day, such as 60, or"
             " whole days, such as 1440"
@@ -80,7 +78,7 @@ def _period(minutes: int) -> timedelta:
 
 
 def _number(instant: datetime, size: timedelta) -> int:
-    return (instant - _EPOCH) // size
+    return (instant - EPOCH) // size
 
 
 def _span(interval: Interval) -> str:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from aiohttp import web
 from aiohttp.hdrs import AGE, DATE, RETRY_AFTER, WWW_AUTHENTICATE
 
+from msgconv_async.client.http.transport import GATEWAY
 from msgconv_async.client.session import Shared
-from msgconv_async.client.transport import GATEWAY
 from msgconv_async.errors import (
     ApiError,
     BadRequest,

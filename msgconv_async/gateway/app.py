@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.hdrs import ALLOW, AUTHORIZATION, CACHE_CONTROL
 
 from msgconv_async import checks
-from msgconv_async.client.account import Account
-from msgconv_async.client.retry import RetryPolicy
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.http.retry import RetryPolicy
 from msgconv_async.client.session import ConversationSession, Shared
 from msgconv_async.errors import (
     ConfigurationError,
@@ -24,7 +24,7 @@ from msgconv_async.errors import (
     MsgConvError,
     ServerError,
 )
-from msgconv_async.gateway import answers, question, state
+from msgconv_async.gateway import answers, parameters, state
 from msgconv_async.gateway.answers import Refusal
 from msgconv_async.gateway.metrics import CONTENT_TYPE, AccountMetrics, Metrics
 from msgconv_async.pacing.adaptive import Belief
@@ -203,7 +203,7 @@ class _Gateway:
 
     async def _post(self, request: web.Request) -> web.Response:
         async def read() -> ConversationQuery:
-            return question.from_json(await request.read())
+            return parameters.from_json(await request.read())
 
         return await self._ask(request, read)
 
@@ -222,7 +222,7 @@ class _Gateway:
         try:
             query = await read()
             given = self._too_late(asked, query) or await self._fetch(asked, query)
-        except question.BadQuestion as error:
+        except parameters.MalformedRequest as error:
             given = Refusal(400, "question", str(error))
         except MsgConvError as error:
             given = self._failed(asked, error)
@@ -335,7 +335,7 @@ class _Gateway:
 
 
 async def _now(text: str) -> ConversationQuery:
-    return question.from_query_string(text)
+    return parameters.from_query_string(text)
 
 
 def _is_same(given: str, token: str) -> bool:

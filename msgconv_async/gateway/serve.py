@@ -15,7 +15,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from msgconv_async import checks
-from msgconv_async.client.domains import is_loopback_url
+from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 
 GRACE = 25.0
@@ -26,7 +26,7 @@ _BACKLOG = 1024
 _LAST_PORT = 65535
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """Where to listen.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(app: web.Application, place: Place, grace: float = GRACE) -> AsyncIterator[str]:
+async def serving(app: web.Application, place: Address, grace: float = GRACE) -> AsyncIterator[str]:
     """Serve while inside; yields where. On leaving, what is in flight has `grace` seconds to end.
 
     Raises:
@@ -97,7 +97,7 @@ async def until_stopped() -> None:
     await stopped.wait()
 
 
-async def _listen(runner: web.AppRunner, place: Place, context: ssl.SSLContext | None) -> str:
+async def _listen(runner: web.AppRunner, place: Address, context: ssl.SSLContext | None) -> str:
     site = web.TCPSite(runner, place.host, place.port, ssl_context=context, backlog=_BACKLOG)
     try:
         await site.start()

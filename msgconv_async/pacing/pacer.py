@@ -13,7 +13,7 @@ from msgconv_async.pacing.schedule import Knob, Schedule
 from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
-Outcome: TypeAlias = Literal["answered", "throttled", "neutral"]
+Ending: TypeAlias = Literal["answered", "throttled", "neutral"]
 
 RATES = (0.05, 10_000.0)
 """Starts per second: the bounds of a rate that nobody bounded."""
@@ -165,7 +165,7 @@ class Pacer:
             self._queue.replan()
         return start
 
-    def finish(self, start: Start, outcome: Outcome, retry_after: float | None) -> None:
+    def finish(self, start: Start, outcome: Ending, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""
         now = asyncio.get_running_loop().time()
         self._schedule.slots.finished(now - start.at)
@@ -211,7 +211,7 @@ class Turn:
 
     def __init__(self, pacer: Pacer) -> None:
         self._pacer = pacer
-        self._outcome: Outcome = "neutral"
+        self._outcome: Ending = "neutral"
         self._retry_after: float | None = None
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,7 @@ from itertools import pairwise
 import msgspec
 
 BUCKET = timedelta(minutes=5)
+DAY = timedelta(days=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

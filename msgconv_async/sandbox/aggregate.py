@@ -9,15 +9,15 @@ from __future__ import annotations
 import struct
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from msgconv_async.protocol.buckets import BUCKET, Window, floor, window
+from msgconv_async.protocol.buckets import BUCKET, EPOCH, Window, floor, window
 from msgconv_async.protocol.report import AgentBreakdown, ConversationMetrics, SkillBreakdown
 from msgconv_async.sandbox.events import Source
-from msgconv_async.sandbox.question import Ids, Question
+from msgconv_async.sandbox.parameters import Ids, Parameters
 
 _Cell = list[int]
 """Three counts, then three handling times in milliseconds: by CCP, by consumer, by system."""
@@ -26,7 +26,6 @@ _Bucket = dict[tuple[int, int, int | None], _Cell]
 _Cells = defaultdict[int, defaultdict[int, list[_Cell]]]
 """What has to be summed, by skill and agent."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BUCKET_MS = 300_000
 _PLACE = {"CCP": 0, "consumer": 1, "system": 2}
 _FLOAT = struct.Struct("f")
@@ -59,26 +58,26 @@ class Aggregates:
         """Work out an account's closed buckets anew: something was added to them."""
         self._kept.pop(account_id, None)
 
-    def answer(self, account_id: str, question: Question, at: datetime) -> bytes:
+    def answer(self, account_id: str, parameters: Parameters, at: datetime) -> bytes:
         """Return the body that answers a question about one account, asked at an aware instant."""
-        covered = window(at, question.timeframe, question.interval)
+        covered = window(at, parameters.timeframe, parameters.interval)
         buckets = self._buckets(account_id, covered)
         whole = _no_cells()
         intervals = []
         for span in covered.intervals:
             numbers = range(_number(span.start), _number(span.end))
-            if question.interval is not None:
+            if parameters.interval is not None:
                 cells = _no_cells()
-                _gather(cells, (buckets[number] for number in numbers), question.groups)
+                _gather(cells, (buckets[number] for number in numbers), parameters.groups)
                 intervals.append(
                     {
                         "timestamp": numbers.stop * _BUCKET_MS,
-                        "metricsData": _sections(cells, question),
+                        "metricsData": _sections(cells, parameters),
                     }
                 )
-            _gather(whole, (buckets[number] for number in numbers), question.groups)
+            _gather(whole, (buckets[number] for number in numbers), parameters.groups)
         newest_first = {"metricsByIntervals": intervals[::-1]} if intervals else {}
-        return msgspec.json.encode(newest_first | _sections(whole, question))
+        return msgspec.json.encode(newest_first | _sections(whole, parameters))
 
     def _buckets(self, account_id: str, covered: Window) -> dict[int, _Bucket]:
         """Return the buckets of a window by number, the one still open up to the asking instant."""
@@ -94,7 +93,7 @@ class Aggregates:
                 for number in kept.keys() - set(closed):
                     del kept[number]
             found = self._count(
-                account_id, _EPOCH + missing[0] * BUCKET, _EPOCH + (missing[-1] + 1) * BUCKET
+                account_id, EPOCH + missing[0] * BUCKET, EPOCH + (missing[-1] + 1) * BUCKET
             )
             kept.update((number, found[number]) for number in missing)
         newest = self._count(account_id, still_open, covered.end)
@@ -128,7 +127,7 @@ def shortest_float32(value: float) -> float:
 
 def _number(instant: datetime) -> int:
     """Number the bucket that holds an instant, counted from the epoch."""
-    return (instant - _EPOCH) // BUCKET
+    return (instant - EPOCH) // BUCKET
 
 
 def _no_cells() -> _Cells:
@@ -142,7 +141,7 @@ def _gather(cells: _Cells, buckets: Iterable[_Bucket], groups: Ids) -> None:
                 cells[skill][agent].append(cell)
 
 
-def _sections(cells: _Cells, question: Question) -> dict[str, Any]:
+def _sections(cells: _Cells, parameters: Parameters) -> dict[str, Any]:
     """Sum cells into the sections asked for.
 
     The skill section lists every agent of a skill, whichever agents were asked for (API page,
@@ -153,17 +152,17 @@ def _sections(cells: _Cells, question: Question) -> dict[str, Any]:
         for skill, agents in cells.items()
     }
     sections: dict[str, Any] = {}
-    if question.skills is not None:
-        asked = {skill: agents for skill, agents in sums.items() if skill in question.skills}
+    if parameters.skills is not None:
+        asked = {skill: agents for skill, agents in sums.items() if skill in parameters.skills}
         sections["skillsMetricsPerAgent"] = SkillBreakdown(
             {skill: _breakdown(agents) for skill, agents in asked.items()},
             _metrics(_sum([_sum(agents.values()) for agents in asked.values()])),
         )
-    if question.agents is not None:
+    if parameters.agents is not None:
         of_agent: defaultdict[int, list[_Cell]] = defaultdict(list)
         for agents in sums.values():
             for agent, cell in agents.items():
-                if agent in question.agents:
+                if agent in parameters.agents:
                     of_agent[agent].append(cell)
         sections["agentsMetrics"] = _breakdown(
             {agent: _sum(each) for agent, each in of_agent.items()}

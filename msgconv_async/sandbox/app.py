@@ -16,8 +16,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import PayloadEncodingError
 
 from msgconv_async.sandbox.aggregate import Aggregates
-from msgconv_async.sandbox.credentials import SESSION_LIFETIME, Credentials, Session, Unauthorized
-from msgconv_async.sandbox.question import BadRequest, Question, parameters
+from msgconv_async.sandbox.credentials import SESSION_LIFETIME, CredentialStore, Refused, Session
+from msgconv_async.sandbox.parameters import MalformedRequest, Parameters, parameters
 from msgconv_async.sandbox.throttle import Throttle, Throttled
 
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
@@ -72,7 +72,7 @@ class Service:
         self,
         account_ids: Collection[str],
         aggregates: Aggregates,
-        credentials: Credentials,
+        credentials: CredentialStore,
         throttle: Throttle,
         *,
         clock: Callable[[], datetime],
@@ -136,9 +136,9 @@ class Service:
             return _refusal(401, f"there is no account {account_id}", _CHALLENGE)
         try:
             return await handler(request)
-        except BadRequest as refusal:
+        except MalformedRequest as refusal:
             return _refusal(400, refusal)
-        except Unauthorized as refusal:
+        except Refused as refusal:
             return _refusal(401, refusal, _CHALLENGE)
         except Throttled as refusal:
             return _refusal(_TOO_MANY, refusal, self._come_back())
@@ -169,7 +169,7 @@ class Service:
                     f"http://{request.host}{request.raw_path}",
                     request.headers.get("Authorization", ""),
                 )
-                question = Question.parse(
+                question = Parameters.parse(
                     request.query
                     if request.method == "GET"
                     else parameters(await _body(request, _LARGEST_QUESTION))
@@ -189,7 +189,9 @@ class Service:
         _check_version(request, "version", "1.0")
         service = request.match_info["service"]
         if service not in _SERVICES:
-            raise BadRequest(f"there is no service {service}; known are {', '.join(_SERVICES)}")
+            raise MalformedRequest(
+                f"there is no service {service}; known are {', '.join(_SERVICES)}"
+            )
         return web.json_response(_home(request, service))
 
     async def _token(self, request: web.Request) -> web.Response:
@@ -226,7 +228,7 @@ class Service:
 
 def _check_version(request: web.Request, name: str, version: str) -> None:
     if request.query.get(name) != version:
-        raise BadRequest(f"{name} must be {version}")
+        raise MalformedRequest(f"{name} must be {version}")
 
 
 def _home(request: web.Request, service: str) -> dict[str, str]:
@@ -254,7 +256,7 @@ async def _body(request: web.Request, most: int = _LARGEST_FORM) -> bytes:
             if len(body) > most:
                 raise web.HTTPRequestEntityTooLarge(most, len(body))
     except (PayloadEncodingError, web.RequestPayloadError) as error:
-        raise BadRequest(f"the body cannot be read: {error}") from None
+        raise MalformedRequest(f"the body cannot be read: {error}") from None
     return bytes(body)
 
 
@@ -262,7 +264,7 @@ async def _json(request: web.Request) -> dict[str, Any]:
     try:
         return msgspec.json.decode(await _body(request), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body must be a JSON object: {error}") from None
+        raise MalformedRequest(f"the body must be a JSON object: {error}") from None
 
 
 def _refusal(status: int, reason: object, headers: dict[str, str] | None = None) -> web.Response:

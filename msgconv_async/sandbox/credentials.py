@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from msgconv_async.sandbox.question import BadRequest
+from msgconv_async.sandbox.parameters import MalformedRequest
 
 CLIENT_ID = "sandbox-client"
 CLIENT_SECRET = "sandbox-secret"  # noqa: S105
@@ -38,7 +38,7 @@ _SECRETS = SimpleNamespace(client_secret=APP_SECRET, resource_owner_secret=ACCES
 _NONCES_KEPT = 10_000
 
 
-class Unauthorized(Exception):
+class Refused(Exception):
     """A request that is answered 401; the text says why."""
 
 
@@ -57,7 +57,7 @@ class Session(msgspec.Struct, frozen=True):
     bearer: str
 
 
-class Credentials:
+class CredentialStore:
     """Gives out bearers and checks what requests bring.
 
     Args:
@@ -76,27 +76,27 @@ class Credentials:
         """Return a new token for the form of a client credentials request.
 
         Raises:
-            BadRequest: It asks for another kind of grant.
-            Unauthorized: The client id or its secret is wrong.
+            MalformedRequest: It asks for another kind of grant.
+            Refused: The client id or its secret is wrong.
         """
         if form.get("grant_type") != "client_credentials":
-            raise BadRequest("grant_type must be client_credentials")
+            raise MalformedRequest("grant_type must be client_credentials")
         if (form.get("client_id"), form.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
-            raise Unauthorized("the client id or its secret is wrong")
+            raise Refused("the client id or its secret is wrong")
         return self._grant(account_id, self.token_lifetime)
 
     def login(self, account_id: str, body: Mapping[str, object]) -> Session:
         """Return a new session for the body of a login request.
 
         Raises:
-            BadRequest: The name or the password is missing.
-            Unauthorized: The name or the password is wrong.
+            MalformedRequest: The name or the password is missing.
+            Refused: The name or the password is wrong.
         """
         username, password = body.get("username"), body.get("password")
         if not (isinstance(username, str) and isinstance(password, str)):
-            raise BadRequest("username and password are required, as strings")
+            raise MalformedRequest("username and password are required, as strings")
         if (username, password) != (USERNAME, PASSWORD):
-            raise Unauthorized("the username or the password is wrong")
+            raise Refused("the username or the password is wrong")
         bearer = self._grant(account_id, SESSION_LIFETIME)
         session = Session(secrets.token_hex(16), secrets.token_hex(32), bearer)
         self._sessions[session.id] = session
@@ -106,7 +106,7 @@ class Credentials:
         """Give a session its whole lifetime again.
 
         Raises:
-            Unauthorized: The session is not known or has expired, or the csrf is not its own.
+            Refused: The session is not known or has expired, or the csrf is not its own.
         """
         session = self._session(account_id, cookie, csrf)
         self._grants[session.bearer].expires = self._clock() + SESSION_LIFETIME
@@ -116,7 +116,7 @@ class Credentials:
         """End a session.
 
         Raises:
-            Unauthorized: The session is not known or has expired, or the csrf is not its own.
+            Refused: The session is not known or has expired, or the csrf is not its own.
         """
         session = self._session(account_id, cookie, csrf)
         del self._grants[session.bearer], self._sessions[session.id]
@@ -125,7 +125,7 @@ class Credentials:
         """Let a request in by its Authorization header: a bearer, or an OAuth 1.0 signature.
 
         Raises:
-            Unauthorized: It must not be let in.
+            Refused: It must not be let in.
         """
         kind, _, value = authorization.partition(" ")
         match kind.lower():
@@ -134,7 +134,7 @@ class Credentials:
             case "oauth":
                 self._check_signature(method, url, authorization)
             case _:
-                raise Unauthorized("the Authorization header must be a Bearer token or OAuth 1.0")
+                raise Refused("the Authorization header must be a Bearer token or OAuth 1.0")
 
     def _grant(self, account_id: str, lifetime: timedelta) -> str:
         self._forget_expired()
@@ -154,16 +154,16 @@ class Credentials:
     def _check_bearer(self, account_id: str, bearer: str) -> None:
         grant = self._grants.get(bearer)
         if grant is None or grant.account_id != account_id:
-            raise Unauthorized("the token was not issued for this account")
+            raise Refused("the token was not issued for this account")
         if self._clock() >= grant.expires:
-            raise Unauthorized("the token has expired")
+            raise Refused("the token has expired")
 
     def _session(self, account_id: str, cookie: str | None, csrf: object) -> Session:
         session = self._sessions.get(cookie or "")
         if session is None:
-            raise Unauthorized("the session cookie is missing or of no session")
+            raise Refused("the session cookie is missing or of no session")
         if csrf != session.csrf:
-            raise Unauthorized("the csrf is not the session's")
+            raise Refused("the csrf is not the session's")
         self._check_bearer(account_id, session.bearer)
         return session
 
@@ -171,7 +171,7 @@ class Credentials:
         try:
             rfc5849 = importlib.import_module("oauthlib.oauth1.rfc5849.signature")
         except ImportError:
-            raise Unauthorized("OAuth 1.0 is not checked here: oauthlib is not installed") from None
+            raise Refused("OAuth 1.0 is not checked here: oauthlib is not installed") from None
         try:
             everything = rfc5849.collect_parameters(
                 urlsplit(url).query,
@@ -184,19 +184,19 @@ class Credentials:
             )
             signature = rfc5849.sign_hmac_sha1_with_client(base, _SECRETS)
         except ValueError as error:  # of the header, the Host or the query
-            raise Unauthorized(f"the OAuth 1.0 signature cannot be checked: {error}") from None
+            raise Refused(f"the OAuth 1.0 signature cannot be checked: {error}") from None
         sent = dict(everything)
         for name, value in _SIGNED_BY.items():
             if sent.get(name) != value:
-                raise Unauthorized(f"{name} must be {value}")
+                raise Refused(f"{name} must be {value}")
         # The time itself is not judged: the sandbox's clock may be set, the client's is real.
         once = (sent.get("oauth_timestamp", ""), sent.get("oauth_nonce", ""))
         if not (once[0].isdecimal() and once[1]):
-            raise Unauthorized("oauth_timestamp and oauth_nonce are required")
+            raise Refused("oauth_timestamp and oauth_nonce are required")
         if sent.get("oauth_signature") != signature:
-            raise Unauthorized("the OAuth 1.0 signature is wrong")
+            raise Refused("the OAuth 1.0 signature is wrong")
         if once in self._nonces:
-            raise Unauthorized("the OAuth 1.0 nonce was used before")
+            raise Refused("the OAuth 1.0 nonce was used before")
         self._nonces[once] = None
         if len(self._nonces) > _NONCES_KEPT:
             del self._nonces[next(iter(self._nonces))]

@@ -22,6 +22,7 @@ import msgspec
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.protocol.buckets import EPOCH
 
 ResolvedBy = Literal["CCP", "consumer", "system"]
 """Who marked a conversation as resolved: the agent's side, the consumer, or a timeout."""
@@ -29,7 +30,6 @@ ResolvedBy = Literal["CCP", "consumer", "system"]
 UNASSIGNED = -1
 """The skill of a conversation that was never assigned to one."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR = timedelta(hours=1)
 _SATURDAY = 5
 _RESOLVED_AT = attrgetter("resolved_at")
@@ -223,7 +223,7 @@ def _line(path: str | Path, number: int, line: bytes) -> Conversation:
         members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         instant = members.get("resolved_at", msgspec.Raw(b"null"))
         if (milliseconds := _whole(instant)) is not None:
-            at = _EPOCH + timedelta(milliseconds=milliseconds)
+            at = EPOCH + timedelta(milliseconds=milliseconds)
             members["resolved_at"] = msgspec.Raw(msgspec.json.encode(at))
         if (account := _whole(members.get("account", msgspec.Raw(b"null")))) is not None:
             members["account"] = msgspec.Raw(b'"%d"' % account)

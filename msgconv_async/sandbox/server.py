@@ -20,7 +20,7 @@ from msgconv_async.protocol.buckets import ceil
 from msgconv_async.sandbox.aggregate import Aggregates
 from msgconv_async.sandbox.app import Fault, RetryAfter, Service
 from msgconv_async.sandbox.clock import Clock
-from msgconv_async.sandbox.credentials import Credentials
+from msgconv_async.sandbox.credentials import CredentialStore
 from msgconv_async.sandbox.events import Conversation, Recorded, Source, Synthetic
 from msgconv_async.sandbox.throttle import Throttle
 
@@ -124,7 +124,7 @@ class Sandbox:
         self._service = Service(
             self._account_ids,
             self._aggregates,
-            Credentials(self._clock, timedelta(seconds=token_lifetime)),
+            CredentialStore(self._clock, timedelta(seconds=token_lifetime)),
             Throttle(concurrency=concurrency, rate=rate, burst=burst),
             clock=self._clock,
             latency=latency,

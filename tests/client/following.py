@@ -20,9 +20,9 @@ from msgconv_async import (
     Interval,
     ServerError,
 )
-from msgconv_async.client.checkpoint import Item
-from msgconv_async.client.fanout import MAX_IN_FLIGHT
-from msgconv_async.client.follow import SETTLE, Reading, follow
+from msgconv_async.client.many.checkpoint import Item
+from msgconv_async.client.many.fan_out import MAX_IN_FLIGHT
+from msgconv_async.client.many.follow import SETTLE, Following, Reading
 from msgconv_async.protocol.buckets import BUCKET, floor, window
 from tests.client.support import BEARER, now
 
@@ -81,7 +81,8 @@ class Service:
     ) -> AbstractAsyncContextManager[Following]:
         settings: dict[str, Any] = {"since": None, "settle": SETTLE, "revise": True, "over": None}
         settings |= {"max_in_flight": MAX_IN_FLIGHT, "clock": self.now, **given}
-        return follow(settings.pop("ask", self), accounts, queries or (QUERY,), **settings)
+        ask = settings.pop("ask", self)
+        return Following(ask, accounts, queries or (QUERY,), **settings).running()
 
 
 def bucket(end: datetime, count: int = 1, *, complete: bool = True) -> Interval:

@@ -14,7 +14,7 @@ from msgconv_async import (
     UserLogin,
     read_accounts,
 )
-from msgconv_async.client.toml_lines import lines
+from msgconv_async.client.access.toml_lines import lines
 
 ENVIRONMENT = {"SECRET": "s3cret", "PASSWORD": "pa55", "TOKEN": "t0ken", "EMPTY": ""}
 ENVIRONMENT["FROM_A_FILE"] = "s3cret\n"

@@ -38,7 +38,7 @@ from msgconv_async import (
     SessionUnusable,
     UserLogin,
 )
-from msgconv_async.client import domains
+from msgconv_async.client.access import domains
 from tests.client.hostile import SCRIPTS, Script, Service, named, serving
 
 QUERY = ConversationQuery(10, interval=5, skill_ids="all", agent_ids="all")

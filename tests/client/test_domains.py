@@ -13,7 +13,7 @@ from msgconv_async import (
     Unauthorized,
     UnexpectedResponse,
 )
-from msgconv_async.client.domains import parse_base_uri, parse_origin
+from msgconv_async.client.access.domains import parse_base_uri, parse_origin
 from tests.client.support import (
     API,
     BEARER,

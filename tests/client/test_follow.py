@@ -30,9 +30,9 @@ from msgconv_async import (
     SessionUnusable,
     UnexpectedResponse,
 )
-from msgconv_async.client.checkpoint import Item, Position, advance
-from msgconv_async.client.follow import Reading
-from msgconv_async.client.service_clock import ServiceClock, instant
+from msgconv_async.client.many.checkpoint import Item, Position, advance
+from msgconv_async.client.many.follow import Reading
+from msgconv_async.client.many.service_clock import ServiceClock, instant
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Clock, Conversation, Sandbox, Synthetic
 from tests.client.following import (

@@ -18,13 +18,12 @@ from msgconv_async import (
     ConversationMetrics,
     ConversationQuery,
     Failure,
-    Following,
     Gap,
     Interval,
 )
-from msgconv_async.client.checkpoint import Item, Position
-from msgconv_async.client.fanout import MAX_IN_FLIGHT
-from msgconv_async.client.follow import Reading, Since, follow
+from msgconv_async.client.many.checkpoint import Item, Position
+from msgconv_async.client.many.fan_out import MAX_IN_FLIGHT
+from msgconv_async.client.many.follow import Following, Reading, Since
 from msgconv_async.protocol.buckets import BUCKET, window
 from tests.client.following import DAY, EDGE, HOUR, NOON, ONE, QUERY, all_within, consecutive, ends
 from tests.client.support import now
@@ -95,7 +94,7 @@ class World:
 
     def following(self) -> AbstractAsyncContextManager[Following]:
         """Take up where the caller was."""
-        return follow(
+        following = Following(
             self.ask,
             [ONE],
             [QUERY],
@@ -106,6 +105,7 @@ class World:
             max_in_flight=MAX_IN_FLIGHT,
             clock=lambda: self.true_time() + self.ours + self.lasting,
         )
+        return following.running()
 
     async def follow(self, turns: int) -> None:
         """Follow for some turns of five minutes."""

@@ -20,8 +20,8 @@ from msgconv_async import (
     Interval,
     UnexpectedResponse,
 )
-from msgconv_async.client.checkpoint import Item, Position, Step, advance
-from msgconv_async.client.follow import Reading
+from msgconv_async.client.many.checkpoint import Item, Position, Step, advance
+from msgconv_async.client.many.follow import Reading
 from msgconv_async.protocol.buckets import BUCKET, window
 from msgconv_async.protocol.report import Unreadable
 from tests.client.following import (

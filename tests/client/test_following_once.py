@@ -17,8 +17,8 @@ from msgconv_async import (
     Failure,
     SkillBreakdown,
 )
-from msgconv_async.client.checkpoint import Item
-from msgconv_async.client.follow import Following, Reading
+from msgconv_async.client.many.checkpoint import Item
+from msgconv_async.client.many.follow import Following, Reading
 from msgconv_async.protocol.buckets import BUCKET
 from tests.client.following import (
     EDGE,

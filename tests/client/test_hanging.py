@@ -16,8 +16,8 @@ from msgconv_async import (
     Pacer,
     RetryPolicy,
 )
-from msgconv_async.client.auth import Credentials
-from msgconv_async.client.calls import Timed, Timer
+from msgconv_async.client.access.credentials import Credentials
+from msgconv_async.client.http.deadlines import Timed, Timer
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import (
     BEARER,

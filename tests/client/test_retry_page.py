@@ -22,7 +22,7 @@ from msgconv_async import (
     ServerError,
     Unauthorized,
 )
-from msgconv_async.client.auth import Credentials
+from msgconv_async.client.access.credentials import Credentials
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import CLIENT, EVEN, QUERY, USER, account, now
 

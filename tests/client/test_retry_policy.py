@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msgconv_async import ConfigurationError, RetryPolicy
-from msgconv_async.client.retry import parse_http_date, parse_retry_after
+from msgconv_async.client.http.retry import parse_http_date, parse_retry_after
 
 NOW = datetime(1994, 11, 6, 8, 49, 7, tzinfo=UTC)
 DATES = [

@@ -33,8 +33,8 @@ from msgconv_async import (
     RetryPolicy,
     UserLogin,
 )
-from msgconv_async.client.auth import Credentials
-from msgconv_async.client.redaction import excerpt
+from msgconv_async.client.access.credentials import Credentials
+from msgconv_async.client.http.redaction import excerpt
 from tests.client.support import EVEN, QUERY, serving, speaking
 
 pytestmark = pytest.mark.looptime

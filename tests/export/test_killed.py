@@ -17,7 +17,7 @@ import pytest
 
 from msgconv_async import Account, ConversationSession, RetryPolicy
 from msgconv_async.cli.collect import Collect
-from msgconv_async.client.follow import SETTLE
+from msgconv_async.client.many.follow import SETTLE
 from msgconv_async.export.destination import destination, set_defaults
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor

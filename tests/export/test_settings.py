@@ -35,7 +35,7 @@ from dlt.load.configuration import LoaderConfiguration
 from dlt.normalize.configuration import ItemsNormalizerConfiguration, NormalizeConfiguration
 from dlt.pipeline.configuration import PipelineConfiguration, PipelineRuntimeConfiguration
 
-from msgconv_async.client.follow import SETTLE
+from msgconv_async.client.many.follow import SETTLE
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.destination import StoreFailed, destination
 from msgconv_async.export.pipeline import Reader, conversation_metrics

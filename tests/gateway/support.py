@@ -11,7 +11,7 @@ import aiohttp
 
 from msgconv_async import Account, BearerToken
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import CLIENT
 
@@ -34,7 +34,7 @@ async def running(
     accounts = [Account(account_id, CLIENT) for account_id in sandbox.account_ids]
     settings = {"base_url": sandbox.url} | settings
     app = gateway(accounts, **settings)
-    async with serving(app, Place(port=0, unix=unix), grace) as url:
+    async with serving(app, Address(port=0, unix=unix), grace) as url:
         yield url
 
 

@@ -21,7 +21,7 @@ from msgconv_async import (
     Unauthorized,
 )
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import CLIENT
 from tests.gateway.support import NOBODY, get, path, running
@@ -39,13 +39,13 @@ def test_an_address_that_others_reach_takes_a_token_and_tls(host: str) -> None:
         (None, TLS, "--token-env"),
     ):
         with pytest.raises(ConfigurationError, match=lacking):
-            Place(host, tls=tls).check(token)
-    Place(host, tls=TLS).check(TOKEN)
+            Address(host, tls=tls).check(token)
+    Address(host, tls=TLS).check(TOKEN)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_loopback_takes_neither(host: str) -> None:
-    Place(host).check(None)
+    Address(host).check(None)
 
 
 async def test_with_a_token_nobody_asks_without_it() -> None:
@@ -121,7 +121,7 @@ async def test_over_tls_all_is_the_same(tmp_path: Path) -> None:
     authority.configure_trust(trusting)
     async with Sandbox() as sandbox:
         app = gateway([Account(sandbox.account_ids[0], CLIENT)], base_url=sandbox.url, token=TOKEN)
-        async with serving(app, Place("localhost", 0, tls=(cert, key))) as url:
+        async with serving(app, Address("localhost", 0, tls=(cert, key))) as url:
             assert url.startswith("https://localhost:")
             async with (
                 aiohttp.ClientSession(
@@ -138,5 +138,5 @@ async def test_a_certificate_that_cannot_be_used_is_one_sentence(tmp_path: Path)
 
     app = gateway([Account("1", NOBODY)])
     with pytest.raises(ConfigurationError, match=r"--tls-cert=.* cannot be used: No such file"):
-        async with serving(app, Place(tls=(tmp_path / "none", tmp_path / "none"))):
+        async with serving(app, Address(tls=(tmp_path / "none", tmp_path / "none"))):
             pass

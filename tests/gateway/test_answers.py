@@ -21,7 +21,7 @@ from msgconv_async import (
     Unauthorized,
 )
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import CLIENT_SECRET, Sandbox
 from tests.client.support import CLIENT
 from tests.gateway.support import NOBODY, get, path, post, running
@@ -144,7 +144,7 @@ async def test_only_accounts_that_it_was_given_are_served() -> None:
     async with Sandbox(accounts=2) as sandbox:
         known, other = sandbox.account_ids
         app = gateway([Account(known, CLIENT)], base_url=sandbox.url)
-        async with serving(app, Place(port=0)) as url:
+        async with serving(app, Address(port=0)) as url:
             status, headers, _ = await get(url + path(other))
             assert (401, "account") == (status, headers["Msgconv-Gateway"])
             assert 0 == sandbox.requests[other]

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from msgconv_async import Account
 from msgconv_async.gateway import app as application
 from msgconv_async.gateway import gateway, state
-from msgconv_async.gateway.serve import Place, serving
+from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.pacing.adaptive import Belief
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import USER
@@ -178,6 +178,6 @@ async def test_stopping_logs_users_out() -> None:
 
     async with Sandbox(fault=fault) as sandbox:
         app = gateway([Account(sandbox.account_ids[0], USER)], base_url=sandbox.url)
-        async with serving(app, Place(port=0)) as url:
+        async with serving(app, Address(port=0)) as url:
             assert 200 == (await get(url + path(sandbox.account_ids[0])))[0]
     assert ["login", "msgconversation", "logout"] == asked

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from msgconv_async.pacing.adaptive import AdaptiveLimit
-from msgconv_async.pacing.pacer import Outcome, Pacer
+from msgconv_async.pacing.pacer import Ending, Pacer
 from msgconv_async.pacing.schedule import Knob
 from msgconv_async.pacing.starts import Start
 from tests.pacing import simulation
@@ -38,7 +38,7 @@ class Decision(NamedTuple):
 
     at: float
     held: Knob | None
-    outcome: Outcome
+    outcome: Ending
     rate: float
     concurrency: int
     paused_until: float
@@ -74,7 +74,7 @@ class Watched(AdaptiveLimit):
         super().__init__()
         self.decisions: list[Decision] = []
 
-    def _keep(self, start: Start, outcome: Outcome) -> None:
+    def _keep(self, start: Start, outcome: Ending) -> None:
         state = self.rate, self.concurrency, self.paused_until
         self.decisions.append(Decision(start.at, start.held, outcome, *state))
 

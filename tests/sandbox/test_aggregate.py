@@ -19,7 +19,7 @@ from msgconv_async.protocol.decoding import decode_report
 from msgconv_async.sandbox import Conversation, Recorded, Synthetic
 from msgconv_async.sandbox.aggregate import Aggregates, shortest_float32
 from msgconv_async.sandbox.events import ResolvedBy, Source
-from msgconv_async.sandbox.question import Question
+from msgconv_async.sandbox.parameters import Parameters
 
 NOW = datetime(2026, 3, 4, 8, 7, tzinfo=UTC)
 PAGE_EXAMPLE = Path(__file__).parents[1] / "protocol" / "page_example.json"
@@ -47,7 +47,7 @@ def resolved(
 def ask(source: Source | Iterable[Conversation], now: datetime = NOW, **parameters: Any) -> Any:
     if not callable(source):
         source = Recorded(source)
-    question = Question.parse({"v": "1", "timeframe": "60"} | parameters)
+    question = Parameters.parse({"v": "1", "timeframe": "60"} | parameters)
     return json.loads(Aggregates(source).answer("1", question, now))
 
 
@@ -297,7 +297,7 @@ def test_intervals_add_up_to_the_whole_and_the_whole_to_the_truth(
 ) -> None:
     timeframe, interval = frame
     now = NOW + timedelta(milliseconds=offset)
-    question = Question.parse(
+    question = Parameters.parse(
         {
             "v": 1,
             "timeframe": timeframe,
@@ -342,7 +342,7 @@ def test_an_answer_decodes_to_the_window_that_the_client_expects(
     query = client_query.ConversationQuery(
         timeframe, interval=interval, skill_ids="all", agent_ids=[101]
     )
-    body = Aggregates(Synthetic()).answer("1", Question.parse(query.parameters()), at(minute))
+    body = Aggregates(Synthetic()).answer("1", Parameters.parse(query.parameters()), at(minute))
     report = decode_report(body, query, at=at(minute))
     assert report.window is not None
     if interval is not None:
@@ -353,7 +353,7 @@ def test_an_answer_decodes_to_the_window_that_the_client_expects(
 
 def test_closed_buckets_never_change_and_the_open_one_only_grows() -> None:
     aggregates = Aggregates(Synthetic(conversations_per_day=5000))
-    question = Question.parse({"v": 1, "timeframe": 60, "interval": 5, "skillIds": "all"})
+    question = Parameters.parse({"v": 1, "timeframe": 60, "interval": 5, "skillIds": "all"})
     told: dict[int, Any] = {}
     newest = (0, 0)
     for seconds in range(0, 3600, 97):
@@ -377,7 +377,7 @@ def test_the_source_is_asked_for_closed_buckets_once_and_never_about_the_future(
         return synthetic(account_id, start, end)
 
     aggregates = Aggregates(source)
-    question = Question.parse({"v": 1, "timeframe": 1440, "interval": 5})
+    question = Parameters.parse({"v": 1, "timeframe": 1440, "interval": 5})
     aggregates.answer("1", question, NOW)
     aggregates.answer("1", question, NOW)
     aggregates.answer("1", question, NOW + BUCKET)
@@ -393,7 +393,7 @@ def test_the_source_is_asked_for_closed_buckets_once_and_never_about_the_future(
 
 def test_a_clock_moved_back_sees_the_past_again() -> None:
     aggregates = Aggregates(Synthetic())
-    question = Question.parse({"v": 1, "timeframe": 60, "interval": 5})
+    question = Parameters.parse({"v": 1, "timeframe": 60, "interval": 5})
     before = aggregates.answer("1", question, NOW)
     aggregates.answer("1", question, NOW + timedelta(days=3))
     assert before == aggregates.answer("1", question, NOW)
@@ -401,7 +401,7 @@ def test_a_clock_moved_back_sees_the_past_again() -> None:
 
 def test_what_is_kept_is_bounded_in_accounts_and_in_buckets() -> None:
     aggregates = Aggregates(lambda *_: ())
-    question = Question.parse({"v": 1, "timeframe": 1440})
+    question = Parameters.parse({"v": 1, "timeframe": 1440})
     for number in range(100):
         aggregates.answer(str(number), question, NOW)
     for day in range(5):
@@ -426,7 +426,7 @@ def test_a_day_of_67_000_metric_maps_is_answered_in_under_a_second() -> None:
     )
     aggregates = Aggregates(source)
     parameters = {"v": "1", "timeframe": "1440", "interval": "5"}
-    question = Question.parse(parameters | {"skillIds": "all", "agentIds": "all"})
+    question = Parameters.parse(parameters | {"skillIds": "all", "agentIds": "all"})
     began = time.process_time()
     body = aggregates.answer("1", question, NOW)
     assert 1 > time.process_time() - began

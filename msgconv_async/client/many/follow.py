@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -27,9 +27,9 @@ import anyio.lowlevel
 from msgspec.structs import replace as replace_struct
 
 from msgconv_async import checks
-from msgconv_async.client.account import Account
-from msgconv_async.client.checkpoint import (
-    DAY,
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.many.checkpoint import (
+    REACH,
     Checkpoint,
     Failure,
     Item,
@@ -38,8 +38,8 @@ from msgconv_async.client.checkpoint import (
     advance,
     digest_of,
 )
-from msgconv_async.client.fanout import background, unforeseen
-from msgconv_async.client.service_clock import Belief, Now, instant
+from msgconv_async.client.many.fan_out import background, unforeseen
+from msgconv_async.client.many.service_clock import ClockJudge, Now, instant
 from msgconv_async.errors import (
     ConfigurationError,
     ConnectionFailed,
@@ -138,8 +138,8 @@ class Following:
     def __init__(
         self,
         ask: Ask,
-        accounts: tuple[Account, ...],
-        queries: tuple[ConversationQuery, ...],
+        accounts: Iterable[Account],
+        queries: Sequence[ConversationQuery],
         *,
         since: Since,
         settle: int,
@@ -148,17 +148,19 @@ class Following:
         max_in_flight: int,
         clock: Callable[[], datetime],
     ) -> None:
+        self._accounts = accounts = _each_once(accounts)
+        self._queries = queries = _of_buckets(queries)
+        self._digest = digest_of(queries)
+        _check_since(since, self._digest)
+        _check_settings(settle, revise, over, max_in_flight, clock)
         self.turns = 0
         self._ask = ask
-        self._accounts = accounts
-        self._queries = queries
-        self._digest = digest_of(queries)
         self._settle = settle
         self._revise = revise
         self._over = over
         self._slots = anyio.CapacityLimiter(max_in_flight)
         self._clock = clock
-        self._age = since if isinstance(since, timedelta) else DAY
+        self._age = since if isinstance(since, timedelta) else REACH
         self._positions: dict[str, Position] = {}
         self._planned: set[str] = set()  # whose position only says where to begin
         if isinstance(since, Checkpoint):
@@ -171,7 +173,7 @@ class Following:
         tolerance = _PERIOD if settle else _AGREE
         clocks = since.clocks if isinstance(since, Checkpoint) else {}
         self._clocks = dict(clocks)
-        self._beliefs = {each.id: Belief(clocks.get(each.id), tolerance) for each in accounts}
+        self._beliefs = {each.id: ClockJudge(clocks.get(each.id), tolerance) for each in accounts}
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
         self._ended = False
@@ -208,8 +210,8 @@ class Following:
         return item
 
     @asynccontextmanager
-    async def _running(self) -> AsyncIterator[Self]:
-        """Follow while inside; leaving ends all that runs."""
+    async def running(self) -> AsyncIterator[Self]:
+        """Follow while inside; leaving ends all that runs. `session.follow` enters it, once."""
         async with background() as group:
             for account in self._accounts:
                 group.start_soon(self._follow if self._over is None else self._once, account)
@@ -298,7 +300,7 @@ class Following:
         """
         through = f"{position.through.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         said = f"the answer ends at {answer.closed:%Y-%m-%d %H:%M} UTC, before {through}"
-        far = position.through > answer.closed + DAY
+        far = position.through > answer.closed + REACH
         if not answer.certain or not (self._revise or far):
             what = f"{said}, up to where buckets were taken already: it is waited for"
             return [Step(Failure(account, _unexpected(account, what)), None)]
@@ -325,7 +327,7 @@ class Following:
         begun = self._begun.setdefault(account.id, anyio.current_time())
         late = timedelta(seconds=anyio.current_time() - begun)
         wanted = -(self._age // -BUCKET) + late // BUCKET
-        reached = min(wanted, DAY // BUCKET)
+        reached = min(wanted, REACH // BUCKET)
         answer = await self._read_back(account, reached * MIN_INTERVAL)
         if wanted > reached:
             start = answer.intervals[0].start - (wanted - reached) * BUCKET
@@ -401,53 +403,36 @@ def _beside(one: Interval | Unreadable, other: Interval | Unreadable) -> Interva
     )
 
 
-def follow(
-    ask: Ask,
-    accounts: Iterable[Account],
-    queries: Sequence[ConversationQuery],
-    *,
-    since: Since,
-    settle: int,
-    revise: bool,
-    over: timedelta | None,
-    max_in_flight: int,
-    clock: Callable[[], datetime],
-) -> AbstractAsyncContextManager[Following]:
-    """Check what `session.follow` was given, and return what follows."""
-    accounts = _each_once(accounts)
-    queries = _of_buckets(queries)
+def _check_since(since: object, digest: str) -> None:
     if since is not None and not isinstance(since, Checkpoint | datetime | timedelta):
         raise checks.refused("since", since, "a Checkpoint, a datetime, a timedelta, or None")
-    if isinstance(since, timedelta) and not timedelta() < since <= DAY:
+    if isinstance(since, timedelta) and not timedelta() < since <= REACH:
         raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
     if isinstance(since, datetime):
         checks.aware("since", since)
-    checks.whole("settle", settle, 0, DAY // BUCKET)
-    checks.instance("revise", revise, bool, "True or False")
-    if over is not None:
-        checks.instance("over", over, timedelta, "a timedelta, or None")
-        if over < timedelta():
-            raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
-    checks.whole("max_in_flight", max_in_flight, 1)
-    checks.function("clock", clock, "a function that tells the time")
-    checks.aware("clock: the time that it tells", clock())
-    if isinstance(since, Checkpoint) and since.query and since.query != digest_of(queries):
+    if isinstance(since, Checkpoint) and since.query and since.query != digest:
         raise ConfigurationError(
             "since: this checkpoint is of another query, with other skills, agents, groups or"
             " version: hand back one of this query, or begin at an instant instead"
         )
-    following = Following(
-        ask,
-        accounts,
-        queries,
-        since=since,
-        settle=settle,
-        revise=revise,
-        over=over,
-        max_in_flight=max_in_flight,
-        clock=clock,
-    )
-    return following._running()  # noqa: SLF001 - it is of this module, and of nobody's else
+
+
+def _check_settings(
+    settle: object,
+    revise: object,
+    over: timedelta | None,
+    max_in_flight: object,
+    clock: Callable[[], object],
+) -> None:
+    checks.whole("settle", settle, 0, REACH // BUCKET)
+    checks.instance("revise", revise, bool, "True or False")
+    if over is not None:
+        checks.instance("over", over, timedelta, "a timedelta, or None")
+    if over is not None and over < timedelta():
+        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
+    checks.whole("max_in_flight", max_in_flight, 1)
+    checks.function("clock", clock, "a function that tells the time")
+    checks.aware("clock: the time that it tells", clock())
 
 
 def _each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:

@@ -30,7 +30,7 @@ from msgconv_async import (
     UnexpectedResponse,
     UserLogin,
 )
-from msgconv_async.client.transport import Answer
+from msgconv_async.client.http.transport import Answer
 from msgconv_async.sandbox import (
     ACCESS_TOKEN,
     ACCESS_TOKEN_SECRET,
@@ -328,7 +328,7 @@ async def test_a_short_lived_token_is_used_for_nine_tenths_of_its_life() -> None
 
 async def test_tokens_that_have_expired_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts that are asked no more cost no memory once their tokens are of no use."""
-    monkeypatch.setattr("msgconv_async.client.logins.SWEEP", 2)
+    monkeypatch.setattr("msgconv_async.client.access.logins.SWEEP", 2)
     async with (
         Sandbox(accounts=4, token_lifetime=100) as sandbox,
         ConversationSession(coalesce=False, base_url=sandbox.url) as session,
@@ -338,7 +338,7 @@ async def test_tokens_that_have_expired_are_not_kept(monkeypatch: pytest.MonkeyP
             await session.fetch(account(sandbox, number), QUERY)
 
         assert session._net is not None
-        held = session._net.caller._logins._held
+        held = session._net.requests._logins._held
         assert [account(sandbox, number) for number in (1, 2, 3)] == list(held)
 
 

@@ -20,7 +20,7 @@ from msgconv_async import (
     SessionUnusable,
     Unauthorized,
 )
-from msgconv_async.client.fanout import _Outcomes
+from msgconv_async.client.many.fan_out import _Outcomes
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import BEARER, QUERY, account, client_tasks, now, turns
 

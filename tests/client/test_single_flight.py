@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from msgconv_async import ConnectionFailed, MsgConvError
-from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline
+from msgconv_async.client.http.deadlines import Deadline
+from msgconv_async.client.http.single_flight import SingleFlight
 from tests.client.support import client_tasks, turns
 
 pytestmark = pytest.mark.looptime
@@ -37,7 +37,7 @@ def working(seconds: float, outcome: str) -> Callable[[Deadline], Coroutine[Any,
 
 async def test_the_work_is_done_once_for_each_key() -> None:
     """Those who ask for the same share it; who asks for another does not."""
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
     begun: list[str] = []
 
     async def join(key: str) -> str:
@@ -55,7 +55,7 @@ async def test_the_work_is_done_once_for_each_key() -> None:
 
 async def test_the_deadline_of_the_work_is_that_of_the_most_patient() -> None:
     """It moves as they come and go."""
-    flights = Flights[None]()
+    flights = SingleFlight[None]()
     seen: list[float] = []
 
     async def work(until: Deadline) -> None:
@@ -76,7 +76,7 @@ async def test_the_deadline_of_the_work_is_that_of_the_most_patient() -> None:
 @pytest.mark.parametrize("outcome", ["success", "failure"])
 async def test_who_leaves_in_the_moment_it_lands_leaves_nothing(outcome: str) -> None:
     """Neither a task nor an error that nobody fetched."""
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
     waiting = asyncio.create_task(flights.join("key", working(1, outcome), Until(9)))
     await turns(2)
     flights._flights["key"].task.add_done_callback(lambda _: waiting.cancel())
@@ -90,7 +90,7 @@ async def test_who_leaves_in_the_moment_it_lands_leaves_nothing(outcome: str) ->
 
 async def test_what_is_not_ours_is_raised_as_it_is() -> None:
     """A fault of the program itself is not hidden."""
-    flights = Flights[None]()
+    flights = SingleFlight[None]()
 
     async def work(_: Deadline) -> None:
         raise ZeroDivisionError
@@ -101,7 +101,7 @@ async def test_what_is_not_ours_is_raised_as_it_is() -> None:
 
 async def test_each_who_waited_has_an_error_of_its_own() -> None:
     """A traceback or a note that one of them adds is not seen by the others."""
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
     errors = await asyncio.gather(
         *(flights.join("key", working(1, "failure"), Until(9)) for _ in range(3)),
         return_exceptions=True,
@@ -113,7 +113,7 @@ async def test_each_who_waited_has_an_error_of_its_own() -> None:
 
 async def test_nobody_joins_what_may_be_lost() -> None:
     """The next ones share another, and what that returns is given to those before as well."""
-    flights = Flights[int]()
+    flights = SingleFlight[int]()
     begun = 0
 
     async def work(until: Deadline) -> int:
@@ -137,7 +137,7 @@ async def test_nobody_joins_what_may_be_lost() -> None:
 
 async def test_what_waits_for_its_next_try_is_joined_however_old_it_is() -> None:
     """Nothing of it is out: to begin anew would be to ask sooner than was agreed."""
-    flights = Flights[str]()
+    flights = SingleFlight[str]()
 
     async def work(until: Deadline) -> str:
         until.sent(asyncio.get_running_loop().time())
@@ -158,7 +158,7 @@ async def test_what_waits_for_its_next_try_is_joined_however_old_it_is() -> None
 
 async def test_what_hangs_on_a_lost_login_may_be_lost_itself() -> None:
     """Who waits through another's work is told of its request, also when coming later."""
-    logins, questions = Flights[str](), Flights[str]()
+    logins, questions = SingleFlight[str](), SingleFlight[str]()
     begun: list[str] = []
 
     async def login(until: Deadline) -> str:
@@ -182,7 +182,7 @@ async def test_what_hangs_on_a_lost_login_may_be_lost_itself() -> None:
 
 async def test_what_is_over_is_not_remembered_while_nothing_is_answered() -> None:
     """An outage of an hour leaves no more behind than one of a minute."""
-    flights = Flights[int]()
+    flights = SingleFlight[int]()
     most = 0
 
     async def work(until: Deadline) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from msgconv_async.client.transport import Answer
+from msgconv_async.client.http.transport import Answer
 from msgconv_async.protocol.buckets import ceil
 
 _MARGIN = 0.5
@@ -19,7 +19,7 @@ class _Kept(NamedTuple):
     since: float
 
 
-class FreshAnswers:
+class AnswerCache:
     """Keeps answers by question, each until it is no longer fresh, and no longer.
 
     Args:

@@ -7,8 +7,8 @@ import logging
 
 import msgspec
 
-from msgconv_async.client.account import Account
-from msgconv_async.client.auth import (
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.credentials import (
     BearerToken,
     Login,
     LoginCredentials,
@@ -16,11 +16,12 @@ from msgconv_async.client.auth import (
     UserLogin,
     bearer,
 )
-from msgconv_async.client.domains import Domains
-from msgconv_async.client.exchanges import Exchanges
-from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import Deadline, Retries, RetryPolicy, RetryQuota, retrying
-from msgconv_async.client.transport import JSON, Answer
+from msgconv_async.client.access.domains import Domains
+from msgconv_async.client.http.deadlines import Deadline
+from msgconv_async.client.http.exchanges import Exchanges
+from msgconv_async.client.http.retry import Retries, RetryPolicy, RetryQuota, retrying
+from msgconv_async.client.http.single_flight import SingleFlight
+from msgconv_async.client.http.transport import JSON, Answer
 from msgconv_async.errors import ApiError, ConnectionFailed, MsgConvError
 from msgconv_async.protocol.query import HttpRequest
 
@@ -96,7 +97,7 @@ class Logins:
         self._domains = domains
         self._held: dict[Account, _Held] = {}
         self._sweep_at = SWEEP
-        self._flights = Flights[RequestCredentials](cancel_lost=False)
+        self._flights = SingleFlight[RequestCredentials](cancel_lost=False)
         self._logouts: set[asyncio.Task[None]] = set()
 
     def at_hand(self, account: Account) -> RequestCredentials | None:

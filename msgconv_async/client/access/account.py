@@ -3,8 +3,8 @@
 import re
 from dataclasses import KW_ONLY, dataclass
 
-from msgconv_async.client.auth import Credentials
-from msgconv_async.client.domains import check_host
+from msgconv_async.client.access.credentials import Credentials
+from msgconv_async.client.access.domains import check_host
 from msgconv_async.errors import ConfigurationError
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from msgconv_async.client.exchanges import Exchanges
-from msgconv_async.client.flight import Flights
-from msgconv_async.client.retry import (
-    Deadline,
+from msgconv_async.client.http.deadlines import Deadline
+from msgconv_async.client.http.exchanges import Exchanges
+from msgconv_async.client.http.retry import (
     Failed,
     Retries,
     RetryPolicy,
     RetryQuota,
     retrying,
 )
-from msgconv_async.client.transport import SMALL_BODY
+from msgconv_async.client.http.single_flight import SingleFlight
+from msgconv_async.client.http.transport import SMALL_BODY
 from msgconv_async.errors import (
     ApiError,
     ConfigurationError,
@@ -92,7 +92,7 @@ class Domains:
         self._origin = origin
         self._known: dict[tuple[str, str], str] = {}
         self._looked_again: dict[tuple[str, str], float] = {}
-        self._flights = Flights[str]()
+        self._flights = SingleFlight[str]()
 
     def known(self, account_id: str, service: str, host: str | None = None) -> str | None:
         """Return the origin, such as ``"https://va.data.example.net"``, of a service.

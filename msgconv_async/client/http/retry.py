@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgconv_async import checks
+from msgconv_async.client.http.deadlines import Deadline
 from msgconv_async.errors import (
     ApiError,
     ConfigurationError,
@@ -105,24 +106,6 @@ class RetryPolicy:
 
 
 _SETTINGS = ("throttle_wait", "login_throttle_wait", "retry_after_ceiling", "jitter")
-
-
-class Deadline(Protocol):
-    """The instant of the event loop's clock by which a call must be over; it may move."""
-
-    @property
-    def at(self) -> float:
-        """Seconds of the event loop's clock, or infinity."""
-
-    @property
-    def timeout(self) -> float:
-        """Seconds that the call was given, or infinity."""
-
-    def failed(self, error: MsgConvError) -> None:
-        """Take note of a try that failed, to be named should the time run out."""
-
-    def sent(self, at: float | None) -> None:
-        """Take note of when the request that is now under way was sent; None: there is none."""
 
 
 class RetryQuota:

@@ -96,7 +96,7 @@ class _Claim(NamedTuple):
     since: float
 
 
-class Belief:
+class ClockJudge:
     """What is believed of the clock of one account's service.
 
     Args:

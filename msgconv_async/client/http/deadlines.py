@@ -12,9 +12,27 @@ import math
 import sys
 import traceback
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from msgconv_async.errors import DeadlineExceeded, MsgConvError, SessionUnusable
+
+
+class Deadline(Protocol):
+    """The instant of the event loop's clock by which a call must be over; it may move."""
+
+    @property
+    def at(self) -> float:
+        """Seconds of the event loop's clock, or infinity."""
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that the call was given, or infinity."""
+
+    def failed(self, error: MsgConvError) -> None:
+        """Take note of a try that failed, to be named should the time run out."""
+
+    def sent(self, at: float | None) -> None:
+        """Take note of when the request that is now under way was sent; None: there is none."""
 
 
 class Timer:
@@ -105,7 +123,7 @@ class Timed:
             self._task.cancel()
 
 
-class Calls(Timer):
+class Deadlines(Timer):
     """All calls of a session: each ends at its deadline, all of them when the session closes.
 
     Args:
@@ -135,11 +153,11 @@ class Calls(Timer):
             self._over.set_result(None)
 
 
-class Call(Timed):
+class CallDeadline(Timed):
     """One call, for a ``with`` block around all that it awaits.
 
     Args:
-        calls: Those it belongs to.
+        deadlines: Those it belongs to.
         account_id: Whom an error names.
         timeout: Seconds that it may take, or infinity.
 
@@ -152,11 +170,11 @@ class Call(Timed):
         timeout: As given.
     """
 
-    __slots__ = ("_account_id", "_calls", "_failure", "_handled", "timeout")
+    __slots__ = ("_account_id", "_deadlines", "_failure", "_handled", "timeout")
 
-    def __init__(self, calls: Calls, account_id: str, timeout: float) -> None:
-        super().__init__(calls, timeout)
-        self._calls = calls
+    def __init__(self, deadlines: Deadlines, account_id: str, timeout: float) -> None:
+        super().__init__(deadlines, timeout)
+        self._deadlines = deadlines
         self._account_id = account_id
         self._failure: MsgConvError | None = None
         self.timeout = timeout
@@ -177,9 +195,9 @@ class Call(Timed):
             # Not emptied, as what tried may be trying still: it may be shared.
             self._failure.__traceback__ = None
         broken_off = super().__exit__(kind, error, traceback)
-        closed = self._calls.closed
+        closed = self._deadlines.closed
         if closed:
-            self._calls.ended()
+            self._deadlines.ended()
         if broken_off:
             if closed:
                 raise SessionUnusable("this ConversationSession was closed meanwhile") from None

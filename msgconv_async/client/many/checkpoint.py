@@ -15,8 +15,8 @@ from typing import Annotated, Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 
-from msgconv_async.client.account import Account
-from msgconv_async.client.service_clock import ServiceClock
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.many.service_clock import ServiceClock
 from msgconv_async.errors import ConfigurationError, MsgConvError, UnexpectedResponse
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.protocol.query import MAX_TIMEFRAME, ConversationQuery
@@ -104,7 +104,7 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
             now: What the server's clock may show at the most, aware.
         """
         buckets = 1 - (self.oldest - now) // BUCKET
-        return max(1, min(buckets, DAY // BUCKET)) * (BUCKET // _MINUTE)
+        return max(1, min(buckets, REACH // BUCKET)) * (BUCKET // _MINUTE)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -140,7 +140,7 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
 
 _MINUTE = timedelta(minutes=1)
 
-DAY = MAX_TIMEFRAME * _MINUTE
+REACH = MAX_TIMEFRAME * _MINUTE
 """How far back the API reaches."""
 
 
@@ -186,7 +186,7 @@ def advance(
     closed = [each for each in intervals if each.complete]
     if not closed:
         return
-    reached = closed[-1].end - DAY  # what starts before, the service no longer has
+    reached = closed[-1].end - REACH  # what starts before, the service no longer has
     if not revise:
         closed, settle = closed[: max(0, len(closed) - settle)], 0
         if not closed:

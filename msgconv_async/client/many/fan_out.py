@@ -11,15 +11,15 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
-from msgconv_async.client.account import Account
+from msgconv_async.client.access.account import Account
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationReport
 
 _LOG = logging.getLogger("msgconv_async")
 
-Question: TypeAlias = tuple[Account, ConversationQuery]
-Asked: TypeAlias = Account | Question
+AccountQuery: TypeAlias = tuple[Account, ConversationQuery]
+Asked: TypeAlias = Account | AccountQuery
 """What may be drawn from: an account, or a pair of an account and its own query."""
 
 MAX_IN_FLIGHT = 100
@@ -106,7 +106,7 @@ class _Outcomes:
 @asynccontextmanager
 async def fan_out(
     ask: Callable[[Account, ConversationQuery], Awaitable[ConversationReport]],
-    draw: Callable[[], Awaitable[Question | None]],
+    draw: Callable[[], Awaitable[AccountQuery | None]],
     max_in_flight: int,
 ) -> AsyncIterator[AsyncIterator[Outcome]]:
     """Ask many questions; hand out what comes of them as it comes.
@@ -191,7 +191,7 @@ async def background() -> AsyncIterator[TaskGroup]:
 
 def drawing_from(
     asked: Iterable[Asked] | AsyncIterable[Asked], query: ConversationQuery | None
-) -> Callable[[], Awaitable[Question | None]]:
+) -> Callable[[], Awaitable[AccountQuery | None]]:
     """Return what draws questions from either kind of iterable, for many to draw with.
 
     Args:
@@ -206,7 +206,7 @@ def drawing_from(
         later = aiter(asked)
         drawing = asyncio.Lock()
 
-        async def draw() -> Question | None:
+        async def draw() -> AccountQuery | None:
             async with drawing:
                 async for each in later:
                     return _question(each, query)
@@ -215,7 +215,7 @@ def drawing_from(
     elif isinstance(asked, Iterable):
         ready = iter(asked)
 
-        async def draw() -> Question | None:
+        async def draw() -> AccountQuery | None:
             for each in ready:
                 return _question(each, query)
             return None
@@ -227,7 +227,7 @@ def drawing_from(
     return draw
 
 
-def _question(asked: object, query: ConversationQuery | None) -> Question:
+def _question(asked: object, query: ConversationQuery | None) -> AccountQuery:
     match asked:
         case Account() if query is not None:
             return asked, query

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import anyio
 
-from msgconv_async.client.retry import Deadline
+from msgconv_async.client.http.deadlines import Deadline
 from msgconv_async.errors import MsgConvError
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class _Flight(Generic[T]):
         return asyncio.get_running_loop().time() - self.sent_at >= JOIN_WITHIN
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Runs one piece of work a key at a time, and another where that one may be lost.
 
     What a later one returns is given to those who still wait for an earlier one as well.

@@ -23,9 +23,9 @@ from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from msgconv_async import errors
-from msgconv_async.client.connections import Attempts, BrokenConnectionError
-from msgconv_async.client.redaction import excerpt, visible
-from msgconv_async.client.retry import parse_http_date, parse_retry_after
+from msgconv_async.client.http.connections import Attempts, BrokenConnectionError
+from msgconv_async.client.http.redaction import excerpt, visible
+from msgconv_async.client.http.retry import parse_http_date, parse_retry_after
 from msgconv_async.protocol.query import HttpRequest
 
 MAX_BODY = 256 * 1024 * 1024

@@ -7,20 +7,20 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msgconv_async.client.account import Account
-from msgconv_async.client.auth import RequestCredentials
-from msgconv_async.client.domains import REPORTING, Domains
-from msgconv_async.client.exchanges import Exchanges
-from msgconv_async.client.logins import Logins
-from msgconv_async.client.retry import (
-    Deadline,
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.credentials import RequestCredentials
+from msgconv_async.client.access.domains import REPORTING, Domains
+from msgconv_async.client.access.logins import Logins
+from msgconv_async.client.http.deadlines import Deadline
+from msgconv_async.client.http.exchanges import Exchanges
+from msgconv_async.client.http.retry import (
     Failed,
     Repeatable,
     Retries,
     RetryPolicy,
     RetryQuota,
 )
-from msgconv_async.client.transport import JSON, Answer, Transport
+from msgconv_async.client.http.transport import JSON, Answer, Transport
 from msgconv_async.errors import (
     ApiError,
     ConnectionFailed,
@@ -28,7 +28,7 @@ from msgconv_async.errors import (
     RateLimited,
     Unauthorized,
 )
-from msgconv_async.pacing.pacer import Outcome, Pacer
+from msgconv_async.pacing.pacer import Ending, Pacer
 from msgconv_async.protocol.query import ConversationQuery, HttpRequest
 
 ANSWERING = 10.0
@@ -38,7 +38,7 @@ down, and repeating costs nothing. One that answers nothing any more has failed,
 _UNAUTHORIZED, _TOO_MANY = 401, 429
 
 
-class Caller:
+class Requests:
     """Asks, at each account's own pace.
 
     Args:
@@ -138,7 +138,7 @@ class Caller:
             _check_queue(pacer, account, deadline, again=again)
             start = await pacer.start_in_turn(again=again)
         pacer.retried += again
-        outcome: Outcome = "neutral"
+        outcome: Ending = "neutral"
         asked: float | None = None
         try:
             signer = self._logins.at_hand(account) or await self._logins.log_in(account, deadline)
@@ -169,7 +169,7 @@ class Caller:
         except (ApiError, ConnectionFailed) as error:
             return error
 
-    def _taken(self, result: Answer | Failed) -> tuple[Outcome, float | None]:
+    def _taken(self, result: Answer | Failed) -> tuple[Ending, float | None]:
         """Tell how the service took a request, and the pause that it asked for."""
         if isinstance(result, RateLimited) and result.status == _TOO_MANY:
             # Above the ceiling it ends this call; the account is not to stand still for so long.

@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from msgconv_async.client.domains import AGENT_LOGIN, SENTINEL
-from msgconv_async.client.transport import JSON, Answer
+from msgconv_async.client.access.domains import AGENT_LOGIN, SENTINEL
+from msgconv_async.client.http.transport import JSON, Answer
 from msgconv_async.errors import ConfigurationError, UnexpectedResponse
 from msgconv_async.protocol.query import HttpRequest
 

@@ -30,11 +30,11 @@ Ids = Container[int | None]
 """The ids that were asked for."""
 
 
-class BadRequest(Exception):
+class MalformedRequest(Exception):
     """A request that is answered 400; the text says why."""
 
 
-class Question(msgspec.Struct, frozen=True):
+class Parameters(msgspec.Struct, frozen=True):
     """What a request asks of one account.
 
     Attributes:
@@ -52,23 +52,23 @@ class Question(msgspec.Struct, frozen=True):
     groups: Ids
 
     @classmethod
-    def parse(cls, parameters: Mapping[str, Any]) -> Question:
+    def parse(cls, parameters: Mapping[str, Any]) -> Parameters:
         """Read the parameters of a query string or of a JSON object; unknown ones are ignored.
 
         Raises:
-            BadRequest: A parameter is missing or wrong; says which, and what would be right.
+            MalformedRequest: A parameter is missing or wrong; says which, and what would be right.
         """
         if _number(parameters, "v") != 1:
-            raise BadRequest("v must be 1: it is required, and there is no other version")
+            raise MalformedRequest("v must be 1: it is required, and there is no other version")
         timeframe = _number(parameters, "timeframe")
         if timeframe is None or not 1 <= timeframe <= _MAX_TIMEFRAME:
-            raise BadRequest(f"timeframe is required: 1 to {_MAX_TIMEFRAME} minutes")
+            raise MalformedRequest(f"timeframe is required: 1 to {_MAX_TIMEFRAME} minutes")
         interval = _number(parameters, "interval")
         if interval is not None:
             if interval < _MIN_INTERVAL:
-                raise BadRequest(f"interval must be at least {_MIN_INTERVAL} minutes")
+                raise MalformedRequest(f"interval must be at least {_MIN_INTERVAL} minutes")
             if timeframe % interval:
-                raise BadRequest(f"interval must divide the timeframe of {timeframe} minutes")
+                raise MalformedRequest(f"interval must divide the timeframe of {timeframe} minutes")
         skills, agents, groups = (
             _ids(parameters, name) for name in ("skillIds", "agentIds", "groupIds")
         )
@@ -94,19 +94,19 @@ def parameters(body: bytes) -> dict[str, str | int | None]:
     """Read the parameters of a question that comes as a JSON object.
 
     Raises:
-        BadRequest: It is none, or a value is neither a string nor a whole number.
+        MalformedRequest: It is none, or a value is neither a string nor a whole number.
     """
     try:
         given = _BODY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"the body must be a JSON object: {error}") from None
+        raise MalformedRequest(f"the body must be a JSON object: {error}") from None
     found: dict[str, str | int | None] = {}
     for field in msgspec.structs.fields(_Body):
         if raw := bytes(getattr(given, field.name)):
             try:
                 found[field.encode_name] = _VALUE.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                raise BadRequest(f"{field.encode_name} must be a string") from None
+                raise MalformedRequest(f"{field.encode_name} must be a string") from None
     return found
 
 
@@ -117,7 +117,7 @@ def _text(parameters: Mapping[str, Any], name: str) -> str | None:
         return str(value)
     if value is None or isinstance(value, str):
         return value
-    raise BadRequest(f"{name} must be a string")
+    raise MalformedRequest(f"{name} must be a string")
 
 
 def _number(parameters: Mapping[str, Any], name: str) -> int | None:
@@ -125,7 +125,7 @@ def _number(parameters: Mapping[str, Any], name: str) -> int | None:
     if text is None:
         return None
     if not _NUMBER.fullmatch(text):
-        raise BadRequest(f"{name} must be a whole number")
+        raise MalformedRequest(f"{name} must be a whole number")
     return int(text)
 
 
@@ -137,5 +137,5 @@ def _ids(parameters: Mapping[str, Any], name: str) -> Ids | None:
         return ALL
     ids = text.split(",")
     if not all(_ID.fullmatch(each) and -(2**63) <= int(each) < 2**63 for each in ids):
-        raise BadRequest(f'{name} must be numbers separated by commas, or "all"')
+        raise MalformedRequest(f'{name} must be numbers separated by commas, or "all"')
     return frozenset(map(int, ids))

@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any, Never
 
 from msgconv_async import checks
-from msgconv_async.client.account import Account
-from msgconv_async.client.auth import (
+from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.credentials import (
     ApiKey,
     BearerToken,
     ClientCredentials,
     Credentials,
     UserLogin,
 )
-from msgconv_async.client.domains import check_host
-from msgconv_async.client.toml_lines import KeyPath, lines
+from msgconv_async.client.access.domains import check_host
+from msgconv_async.client.access.toml_lines import KeyPath, lines
 from msgconv_async.errors import ConfigurationError
 
 _KINDS: dict[str, tuple[type[Credentials], tuple[str, ...]]] = {

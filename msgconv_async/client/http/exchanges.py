@@ -10,9 +10,8 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from msgconv_async.client.calls import Timed, Timer
-from msgconv_async.client.retry import Deadline
-from msgconv_async.client.transport import Answer, Transport
+from msgconv_async.client.http.deadlines import Deadline, Timed, Timer
+from msgconv_async.client.http.transport import Answer, Transport
 from msgconv_async.errors import ConnectionFailed
 from msgconv_async.protocol.query import HttpRequest
 

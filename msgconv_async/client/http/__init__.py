@@ -1,0 +1,1 @@
+"""One HTTP exchange: its time, its retries, who shares it, and what of it may be seen."""

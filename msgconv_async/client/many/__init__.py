@@ -1,0 +1,1 @@
+"""Many accounts: asked at once, and followed over time."""
