@@ -16,7 +16,6 @@ from msgconv_async import (
     ClosedBucket,
     ConversationMetrics,
     ConversationQuery,
-    Following,
     Interval,
     ServerError,
 )
