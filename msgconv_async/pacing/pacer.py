@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.pacing.adaptive import AdaptiveLimit, Belief
+from msgconv_async.pacing.adaptive import RATES, SLOTS, AdaptiveLimit, Belief
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.queue import Queue
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob, Schedule
-from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Ending: TypeAlias = Literal["answered", "throttled", "neutral"]
-
-RATES = (0.05, 10_000.0)
-"""Starts per second: the bounds of a rate that nobody bounded."""
-SLOTS = (1, 1000)
-"""Requests at once: the bounds of a concurrency that nobody bounded."""
 
 
 @dataclass(frozen=True, slots=True)
