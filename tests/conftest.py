@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, settings
 asyncio.set_event_loop(None)
 
 # A machine that is busy is no fault of the code under test.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("long", settings.get_profile("any machine"), max_examples=20_000)
 settings.load_profile("any machine")
 

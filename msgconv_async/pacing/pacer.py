@@ -55,7 +55,7 @@ class Pacer:
     loop that it is first used in.
 
     Args:
-        rate: Starts per second: a number fixes it, for who knows the limit; a pair bounds it.
+        rate: Starts per second: a number fixes it, where the limit is known; a pair bounds it.
         concurrency: Requests at once: a number fixes it, a pair bounds it.
 
     Raises:
@@ -66,7 +66,7 @@ class Pacer:
         sent: Requests started.
         answered: Requests that the service took on, whatever it made of them.
         throttled: Requests that it refused with 429.
-        retried: Requests that repeated one that had failed; counted by who sends them.
+        retried: Requests that repeated one that had failed; counted by the sender.
         answered_at: When the last one was answered, by the event loop's clock.
     """
 
@@ -198,8 +198,8 @@ class Pacer:
 class Turn:
     """One request's turn. Say in it how the service took the request.
 
-    Leaving without a word says nothing about the limit: so it is for failures on the way, failures
-    of the service, and cancellation.
+    Leaving without a word says nothing about the limit. That is right for failures on the way,
+    failures of the service, and cancellation.
     """
 
     __slots__ = ("_outcome", "_pacer", "_retry_after", "_start")

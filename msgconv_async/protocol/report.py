@@ -166,7 +166,9 @@ class ConversationReport(msgspec.Struct, frozen=True):
         the query and the instant of asking, and None if one of them is not known.
         """
         if self.intervals:
-            spans = tuple(Span(each.start, each.end, each.complete) for each in self.intervals)
+            spans = tuple(
+                Span(interval.start, interval.end, interval.complete) for interval in self.intervals
+            )
             end = min(self.at or spans[-1].end, spans[-1].end)
             return Window(spans[0].start, end.astimezone(UTC), spans)
         return window(self.at, self.query.timeframe) if self.at and self.query else None
