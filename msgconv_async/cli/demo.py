@@ -24,7 +24,7 @@ from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import TABLES
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport
+from msgconv_async.protocol.report import ConversationReport, average_time
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
 
 COUNTS = (
@@ -147,7 +147,7 @@ def _sum(many: Iterable[Counter[str]]) -> Counter[str]:
 
 def _cells(figures: Counter[str]) -> list[str]:
     resolved = figures[COUNTS[0]]
-    average = figures[TIME] / resolved if resolved else None
+    average = average_time(resolved, figures[TIME])
     return [*(f"{figures[name]:,}" for name in COUNTS), show.average(average, resolved)]
 
 

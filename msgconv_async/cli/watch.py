@@ -24,7 +24,7 @@ from msgconv_async.errors import ApiError
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationMetrics
+from msgconv_async.protocol.report import ConversationMetrics, average_time
 
 HOURS = 3
 """What is kept and drawn of an account."""
@@ -163,9 +163,9 @@ class Row:
 
 def average(metrics: ConversationMetrics) -> float | None:
     """Return the average handling time in milliseconds, from the count and the total time."""
-    count = metrics.total_resolved_conversations
-    time = metrics.total_handling_time_resolved_conversations
-    return time / count if count and time is not None else None
+    return average_time(
+        metrics.total_resolved_conversations, metrics.total_handling_time_resolved_conversations
+    )
 
 
 def table(rows: Sequence[Row], console: Console) -> Group:
