@@ -17,6 +17,7 @@ from rich.text import Text
 
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.chart import chart
+from msgconv_async.cli.figures import COUNTS, LONG_HEADINGS, MILLISECONDS, TOTAL_TIME, Figures
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import ClientCredentials
@@ -24,16 +25,8 @@ from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import TABLES
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport, average_time
+from msgconv_async.protocol.report import ConversationMetrics, ConversationReport
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
-
-COUNTS = (
-    "total_resolved_conversations",
-    "resolved_conversations_by_ccp",
-    "resolved_conversations_by_consumer",
-    "resolved_conversations_by_system",
-)
-TIME = "total_handling_time_resolved_conversations"
 
 ACCOUNTS = 50
 LIMIT = 6
@@ -62,11 +55,11 @@ class Day:
     def add(self, account_id: str, report: ConversationReport) -> None:
         """Add an account's report, which was asked for by all skills."""
         self.rows += sum(1 for table in TABLES for _ in table.rows(account_id, report))
-        figures = self.by_account[account_id] = Counter()
+        sums = self.by_account[account_id] = Counter()
         for interval in report.intervals:
             if interval.skills is not None:
                 totals = interval.skills.totals
-                figures.update({name: getattr(totals, name) or 0 for name in (*COUNTS, TIME)})
+                sums.update({name: getattr(totals, name) or 0 for name in (*COUNTS, TOTAL_TIME)})
                 if interval.complete:
                     self.by_bucket[interval.start] += totals.total_resolved_conversations or 0
 
@@ -91,7 +84,7 @@ async def run() -> int:
         day, began = Day(), time.monotonic()
         failed = await _ask(session, accounts, DAY, "24 hours of every account", day.add)
         seconds = time.monotonic() - began
-        console.print(_accounts(day), show.MILLISECONDS, "", _chart(day, console), sep="\n")
+        console.print(_accounts(day), MILLISECONDS, "", _chart(day, console), sep="\n")
 
         again = accounts * REPEATS
         failed += await _ask(session, again, HOUR, f"the last hour, {REPEATS} times over")
@@ -126,12 +119,12 @@ def _accounts(day: Day) -> Table:
     table = show.grid(
         "24 hours in intervals of 5 minutes, by skill and agent: resolved conversations",
         "account",
-        *("resolved", "by agent", "by consumer", "by system", "average handling time"),
+        *LONG_HEADINGS,
     )
-    busiest = [*sorted(day.by_account.items(), key=lambda each: -each[1][COUNTS[0]])]
-    others = _sum(figures for _, figures in busiest[SHOWN:])
-    for account_id, figures in busiest[:SHOWN]:
-        table.add_row(account_id, *_cells(figures))
+    busiest = sorted(day.by_account.items(), key=lambda account: -account[1][COUNTS[0]])
+    others = _sum(sums for _, sums in busiest[SHOWN:])
+    for account_id, sums in busiest[:SHOWN]:
+        table.add_row(account_id, *_cells(sums))
     table.add_row(f"{len(busiest) - SHOWN} others", *_cells(others), end_section=True)
     everything = _sum(day.by_account.values())
     table.add_row(f"all {len(busiest)}", *_cells(everything), style="bold")
@@ -140,15 +133,14 @@ def _accounts(day: Day) -> Table:
 
 def _sum(many: Iterable[Counter[str]]) -> Counter[str]:
     total = Counter[str]()
-    for each in many:
-        total.update(each)
+    for sums in many:
+        total.update(sums)
     return total
 
 
-def _cells(figures: Counter[str]) -> list[str]:
-    resolved = figures[COUNTS[0]]
-    average = average_time(resolved, figures[TIME])
-    return [*(f"{figures[name]:,}" for name in COUNTS), show.average(average, resolved)]
+def _cells(sums: Counter[str]) -> list[str]:
+    metrics = ConversationMetrics(**{name: sums[name] for name in (*COUNTS, TOTAL_TIME)})
+    return Figures.of_metrics(metrics).written()
 
 
 def _chart(day: Day, console: Console) -> Text:

@@ -9,6 +9,7 @@ from typing import Self
 from rich import progress
 
 from msgconv_async.cli import complain, show
+from msgconv_async.cli.figures import duration
 
 EVERY = 10.0
 """Seconds between two lines, where there is no terminal."""
@@ -76,7 +77,7 @@ class Progress:
 
     def summary(self) -> str:
         """Say what it came to."""
-        took = show.duration(1000 * (self._clock() - self._started))
+        took = duration(1000 * (self._clock() - self._started))
         return f"{self._counts(self._done - self.failed)} in {took}"
 
     def _counts(self, accounts: int) -> str:
@@ -91,4 +92,4 @@ class Progress:
         if not (self._done and seconds):
             return counts
         left = seconds / self._done * (self._accounts - self._done)
-        return f"{counts}, {self._done / seconds:.1f} accounts/s, {show.duration(1000 * left)} left"
+        return f"{counts}, {self._done / seconds:.1f} accounts/s, {duration(1000 * left)} left"

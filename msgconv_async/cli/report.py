@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli.figures import HEADINGS, MILLISECONDS, Figures, duration
 from msgconv_async.cli.output import Destination
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.destination import StoreFailed
@@ -102,13 +103,13 @@ def notes(history: History) -> list[str]:
     if history.ahead:
         rows = f"{history.ahead:,} row{'s lie' if history.ahead > 1 else ' lies'}"
         said.append(f"{rows} in the future by this machine's clock, and none of it is shown.")
-    return [*said, show.MILLISECONDS]
+    return [*said, MILLISECONDS]
 
 
 def _table(dataset: str, history: History) -> Table:
     table = show.grid(
         escape(visible(f"{dataset}: {period(history)}")),
-        *("day", "skill", "resolved", "by agent", "consumer", "system", "average"),
+        *("day", "skill", *HEADINGS),
         left=2,
     )
     totals = {each.day: each for each in history.by_skill.get(None, ())}
@@ -125,13 +126,11 @@ def _table(dataset: str, history: History) -> Table:
     return table
 
 
-def _cells(each: Day, history: History) -> list[str]:
-    counts = (each.total, each.by_agent, each.by_consumer, each.by_system)
+def _cells(day: Day, history: History) -> list[str]:
     return [
-        marked(each.day, history).ljust(len("2026-03-04*")),
-        skill_name(each.skill_id),
-        *("" if count is None else f"{count:,}" for count in counts),
-        show.average(each.average, each.total),
+        marked(day.day, history).ljust(len("2026-03-04*")),
+        skill_name(day.skill_id),
+        *Figures.of_day(day).written(),
     ]
 
 
@@ -176,6 +175,6 @@ class _Charts:
                 labels,
                 console,
                 width=width,
-                written=show.duration,
+                written=duration,
             ),
         ]

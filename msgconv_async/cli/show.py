@@ -15,23 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from msgconv_async.cli import complain
+from msgconv_async.cli.figures import HEADINGS, MILLISECONDS, SENT, written_average
 from msgconv_async.export import TABLES, intervals
 from msgconv_async.protocol.report import ConversationReport, Interval
 
-MILLISECONDS = (
-    "Handling times are read as milliseconds: the API names no unit, and LivePerson's own"
-    " demo dashboard divides them by 1000 to get seconds."
-)
 _STILL_OPEN = "* Still open when asked: not whole yet."
 _PIPE_WIDTH = 100
-_FIGURES = {
-    "resolved": "total_resolved_conversations",
-    "by agent": "resolved_conversations_by_ccp",
-    "consumer": "resolved_conversations_by_consumer",
-    "system": "resolved_conversations_by_system",
-    "average": "avg_time_resolved_conversations",
-}
-
 
 _LEAST, _MOST = ConsoleDimensions(20, 5), ConsoleDimensions(1000, 1000)
 """Layout has no end in a width of nothing, and takes all memory in one of a thousand millions."""
@@ -70,22 +59,6 @@ class Screen(Console):
     def on_broken_pipe(self) -> None:
         """Let it be seen."""
         raise BrokenPipeError
-
-
-def duration(milliseconds: object) -> str:
-    """Write a handling time for a reader: ``8.4s``, ``12m 05s``, ``1h 02m``."""
-    if not isinstance(milliseconds, int | float):
-        return ""
-    seconds = milliseconds / 1000
-    if abs(seconds) < 59.95:  # noqa: PLR2004 - what is written as less than a minute
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m {rest:02}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02}m"  # noqa: PLR2004
-
-
-def average(milliseconds: object, count: object) -> str:
-    """Write an average handling time for a reader: of nothing, it is a dash."""
-    return "-" if count == 0 else duration(milliseconds)
 
 
 def span(interval: Interval, day: str = "%a") -> str:
@@ -128,9 +101,9 @@ def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
     open_shown = False
     for each in TABLES:
         ids = [name for name in each.key if name in {"skill_id", "agent_id"}]
-        table = grid(each.name, "account", "UTC", *(name[:-3] for name in ids), *_FIGURES, left=2)
+        table = grid(each.name, "account", "UTC", *(name[:-3] for name in ids), *HEADINGS, left=2)
         table.padding, table.show_edge = 0, False  # the widest of them fits into 80 columns
-        places = [each.columns.index(name) for name in (*ids, *_FIGURES.values())]
+        places = [each.columns.index(name) for name in (*ids, *SENT)]
         resolved = len(ids)
         for account_id, report in reports.items():
             for interval in intervals(report):
@@ -142,7 +115,7 @@ def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
                         account_id,
                         when,
                         *("" if number is None else str(number) for number in numbers),
-                        average(time, numbers[resolved]),
+                        written_average(time, numbers[resolved]),
                     )
         if table.row_count:
             shown += [table, ""]

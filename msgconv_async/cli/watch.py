@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from msgconv_async.cli import complain, show
+from msgconv_async.cli.figures import MILLISECONDS, SHORT_HEADINGS, Figures, duration
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.streams import visible
 from msgconv_async.client.access.account import Account
@@ -24,7 +25,7 @@ from msgconv_async.errors import ApiError
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationMetrics, average_time
+from msgconv_async.protocol.report import ConversationMetrics
 
 HOURS = 3
 """What is kept and drawn of an account."""
@@ -61,7 +62,7 @@ class Watch:
         Args:
             session: Not entered yet.
         """
-        for note in filter(None, (self._note, show.MILLISECONDS)):
+        for note in filter(None, (self._note, MILLISECONDS)):
             complain(note)
         log_to_stderr(logging.WARNING)
         console = show.Screen(highlight=False)
@@ -134,18 +135,8 @@ class Row:
         """Return the figures of the newest bucket."""
         if not self.closed:
             return [""] * 6
-        newest = self.closed[self.last]
-        counts = (
-            newest.total_resolved_conversations,
-            newest.resolved_conversations_by_ccp,
-            newest.resolved_conversations_by_consumer,
-            newest.resolved_conversations_by_system,
-        )
-        return [
-            f"{self.last:%H:%M}",
-            *("" if each is None else f"{each:,}" for each in counts),
-            show.average(average(newest), newest.total_resolved_conversations),
-        ]
+        newest = Figures.of_metrics(self.closed[self.last])
+        return [f"{self.last:%H:%M}", *newest.written()]
 
     def bars(self, width: int, levels: str) -> str:
         """Draw what was resolved, the newest bucket last; a blank is for what is not known."""
@@ -161,13 +152,6 @@ class Row:
         return "".join(" " if each is None else levels[each * top // peak] for each in groups)
 
 
-def average(metrics: ConversationMetrics) -> float | None:
-    """Return the average handling time in milliseconds, from the count and the total time."""
-    return average_time(
-        metrics.total_resolved_conversations, metrics.total_handling_time_resolved_conversations
-    )
-
-
 def table(rows: Sequence[Row], console: Console) -> Group:
     """Draw the accounts; where they do not all fit, those that fail come first."""
     wide = console.width >= _WIDE
@@ -181,8 +165,7 @@ def table(rows: Sequence[Row], console: Console) -> Group:
         shown = [*failing, *others][: max(1, room)]
     drawn = show.grid(
         "",
-        *("account", "until", "total", "agent", "consumer", "system", "average"),
-        *(f"last {HOURS} hours", "pace"),
+        *("account", "until", *SHORT_HEADINGS, f"last {HOURS} hours", "pace"),
     )
     drawn.title = None
     drawn.padding = (0, 1 if wide else 0, 0, 0)
@@ -216,15 +199,13 @@ def _say(item: Item) -> None:
         case Gap():
             complain(str(item))
         case ClosedBucket(account, interval, revised):
-            newest = interval.totals or ConversationMetrics()
-            time = average(newest)
+            newest = Figures.of_metrics(interval.totals or ConversationMetrics())
+            time = newest.average
             print(  # noqa: T201 - it is what a command does
                 f"{show.span(interval, '%Y-%m-%d')} UTC  {account.id}"
-                f"  {newest.total_resolved_conversations} resolved:"
-                f" {newest.resolved_conversations_by_ccp} by agent,"
-                f" {newest.resolved_conversations_by_consumer} by consumer,"
-                f" {newest.resolved_conversations_by_system} by system"
-                f"{'' if time is None else f'; {show.duration(time)} on average'}"
+                f"  {newest.total} resolved: {newest.by_agent} by agent,"
+                f" {newest.by_consumer} by consumer, {newest.by_system} by system"
+                f"{'' if time is None else f'; {duration(time)} on average'}"
                 f"{' (revised)' if revised else ''}",
                 flush=True,
             )

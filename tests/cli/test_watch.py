@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from msgconv_async import Account, BearerToken, ConversationMetrics, Interval, ServerError
-from msgconv_async.cli.watch import Row, _say, average, table
+from msgconv_async.cli.figures import average
+from msgconv_async.cli.watch import Row, _say, table
 from msgconv_async.client.many.checkpoint import ClosedBucket, Failure, Gap
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
