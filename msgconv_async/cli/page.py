@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
+from msgconv_async.cli.captions import marked, notes, period, skill_name
 from msgconv_async.cli.figures import Figures
-from msgconv_async.cli.report import marked, notes, period, skill_name
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
 
