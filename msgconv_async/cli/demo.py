@@ -33,19 +33,19 @@ LIMIT = 6
 """Requests at once that the server answers for each account. The client is not told."""
 LATENCY = 0.5
 REPEATS = 30
-"""One question each would leave the pacing nothing to find."""
+"""Times that the last hour is asked: one request per account leaves the pacing nothing to find."""
 IN_FLIGHT = 2 * LIMIT * ACCOUNTS
 SHOWN = 10
 
-DAY = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
-HOUR = ConversationQuery(60)
+LAST_DAY = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
+LAST_HOUR = ConversationQuery(60)
 
 
 @dataclass
-class Day:
-    """What the accounts answered about their day.
+class DayTotals:
+    """What the accounts answered about their day, added up.
 
-    Counts and total times can be added up. Averages cannot: those shown are worked out of sums.
+    Counts and total times add up, averages do not: those shown are worked out of the sums.
     """
 
     by_account: dict[str, Counter[str]] = field(default_factory=dict)
@@ -75,20 +75,20 @@ async def run() -> int:
         ConversationSession(http=http, base_url=sandbox.url) as session,
     ):
         credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
-        accounts = [Account(each, credentials) for each in sandbox.account_ids]
+        accounts = [Account(account_id, credentials) for account_id in sandbox.account_ids]
         console.print(
             f"A server of {ACCOUNTS} accounts, in this process. It answers no more than {LIMIT}"
             f" requests of an account at once, each in {LATENCY} s, and refuses others with 429."
             " The client is told none of this.\n"
         )
-        day, began = Day(), time.monotonic()
-        failed = await _ask(session, accounts, DAY, "24 hours of every account", day.add)
+        day, began = DayTotals(), time.monotonic()
+        failed = await _ask(session, accounts, LAST_DAY, "24 hours of every account", day.add)
         seconds = time.monotonic() - began
         console.print(_accounts(day), MILLISECONDS, "", _chart(day, console), sep="\n")
 
         again = accounts * REPEATS
-        failed += await _ask(session, again, HOUR, f"the last hour, {REPEATS} times over")
-        pacers = [session.pacer(each) for each in accounts]
+        failed += await _ask(session, again, LAST_HOUR, f"the last hour, {REPEATS} times over")
+        pacers = [session.pacer(account) for account in accounts]
         console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
     return FAILED if failed else OK
 
@@ -114,8 +114,8 @@ async def _ask(
     return failed
 
 
-def _accounts(day: Day) -> Table:
-    """The busiest accounts, the others together, and all of them."""
+def _accounts(day: DayTotals) -> Table:
+    """Show the busiest accounts, the others together, and all of them."""
     table = show.grid(
         "24 hours in intervals of 5 minutes, by skill and agent: resolved conversations",
         "account",
@@ -143,14 +143,14 @@ def _cells(sums: Counter[str]) -> list[str]:
     return Figures.of_metrics(metrics).written()
 
 
-def _chart(day: Day, console: Console) -> Text:
-    """What all accounts resolved in each bucket that was closed."""
+def _chart(day: DayTotals, console: Console) -> Text:
+    """Draw what all accounts resolved in each closed bucket."""
     starts = sorted(day.by_bucket)
-    ticks = [each for each in starts if not each.minute and not each.hour % 3]
+    ticks = [start for start in starts if not start.minute and not start.hour % 3]
     return chart(
         "resolved conversations of all accounts, per 5 minutes (UTC)",
         [day.by_bucket[start] for start in starts],
-        {starts.index(each): f"{each:%H:%M}" for each in ticks},
+        {starts.index(start): f"{start:%H:%M}" for start in ticks},
         console,
     )
 
@@ -160,10 +160,11 @@ def _middle(believed: Sequence[float]) -> str:
 
 
 def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
-    """What it cost, and what the client believes next to the truth."""
-    sent, throttled = sum(each.sent for each in pacers), sum(each.throttled for each in pacers)
-    slots = [each.concurrency for each in pacers]
-    rates = [each.rate for each in pacers]
+    """Show what it cost, and what the client believes next to the truth."""
+    sent = sum(pacer.sent for pacer in pacers)
+    throttled = sum(pacer.throttled for pacer in pacers)
+    slots = [pacer.concurrency for pacer in pacers]
+    rates = [pacer.rate for pacer in pacers]
     asked = sorted(min(rate, held / LATENCY) for rate, held in zip(rates, slots, strict=True))
     table = show.grid("What it cost, and what it found", "", "")
     table.show_header = False
@@ -178,7 +179,7 @@ def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float
     table.add_row(f"and so a second, as each takes {LATENCY} s", f"{LIMIT / LATENCY:g}")
     table.add_row("what the client now believes: at once", _middle(slots), style="bold")
     table.add_row("what the client now believes: a second", _middle(rates), style="bold")
-    held = Counter(each.stats().limited_by for each in pacers)
+    held = Counter(pacer.stats().limited_by for pacer in pacers)
     table.add_row(
         "accounts held by how many at once, and by how many a second",
         f"{held['concurrency']} and {held['rate']}",
