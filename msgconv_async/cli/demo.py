@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli import show
+from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.chart import chart
 from msgconv_async.cli.figures import COUNTS, LONG_HEADINGS, MILLISECONDS, TOTAL_TIME, Figures
 from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.progress import Ticker
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import ClientCredentials
 from msgconv_async.client.session import ConversationSession
@@ -82,36 +84,28 @@ async def run() -> int:
             " The client is told none of this.\n"
         )
         day, began = DayTotals(), time.monotonic()
-        failed = await _ask(session, accounts, LAST_DAY, "24 hours of every account", day.add)
+        asking = Asking(accounts, LAST_DAY, max_in_flight=IN_FLIGHT)
+        code = await _ask(session, asking, "24 hours of every account", day.add)
         seconds = time.monotonic() - began
         console.print(_accounts(day), MILLISECONDS, "", _chart(day, console), sep="\n")
 
-        again = accounts * REPEATS
-        failed += await _ask(session, again, LAST_HOUR, f"the last hour, {REPEATS} times over")
+        asking = Asking(accounts * REPEATS, LAST_HOUR, max_in_flight=IN_FLIGHT)
+        code |= await _ask(session, asking, f"the last hour, {REPEATS} times over")
         pacers = [session.pacer(account) for account in accounts]
         console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
-    return FAILED if failed else OK
+    return code
 
 
 async def _ask(
     session: ConversationSession,
-    accounts: Sequence[Account],
-    query: ConversationQuery,
+    asking: Asking,
     task: str,
     take: Callable[[str, ConversationReport], None] = lambda _id, _report: None,
 ) -> int:
-    """Ask many, hand out what they answer, and return how many failed."""
-    failed = 0
-    with show.ticker(task, len(accounts), announced=True) as tick:
-        async with session.fetch_many(accounts, query, max_in_flight=IN_FLIGHT) as outcomes:
-            async for outcome in outcomes:
-                tick()
-                if outcome.report is None:
-                    failed += 1
-                    complain(str(outcome.error))
-                else:
-                    take(outcome.account.id, outcome.report)
-    return failed
+    """Ask, hand out what is answered, and return the exit code."""
+    with Ticker(task, len(asking.accounts), announced=True) as ticker:
+        answered, _ = await asking.reports(session, take, ticker)
+    return asking.exit_code(answered)
 
 
 def _accounts(day: DayTotals) -> Table:

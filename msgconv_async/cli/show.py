@@ -1,20 +1,17 @@
-"""What a person sees: tables and progress; in a terminal or not, in UTF-8 or not."""
+"""What a person sees: tables, in a terminal or not, in UTF-8 or not."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleDimensions, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from msgconv_async.cli import complain
 from msgconv_async.cli.figures import HEADINGS, MILLISECONDS, SENT, written_average
 from msgconv_async.export import TABLES, intervals
 from msgconv_async.protocol.report import ConversationReport, Interval
@@ -73,19 +70,6 @@ def span(interval: Interval, day: str = "%a") -> str:
     return f"{start:{day} %H:%M}-{end:{ends}}"
 
 
-def still_open(report: ConversationReport) -> set[str]:
-    """Write the intervals of a report that were not complete when it was asked for."""
-    return {span(each) for each in intervals(report) if not each.complete}
-
-
-def say_still_open(spans: Collection[str], *, left_out: bool = False) -> None:
-    """Say on stderr which intervals were not complete, if there were any."""
-    if spans:
-        together = ", ".join(sorted(spans))
-        so = "left out" if left_out else "not whole yet"
-        complain(f"still open when asked, so {so}: the interval {together} UTC")
-
-
 def grid(title: str, *columns: str, left: int = 1) -> Table:
     """Return a table without rows, its columns numbers but for some on the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -139,36 +123,3 @@ def rendered(what: RenderableType, *, encoding: str, terminal: bool) -> bytes:
     console.print(what)
     text.flush()
     return page.getvalue()
-
-
-@contextmanager
-def ticker(
-    task: str, total: int, *, shown: bool = True, announced: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Show progress on stderr while inside, where that is a terminal and there is any.
-
-    Args:
-        task: What is going on.
-        total: How many there are to do.
-        shown: False where the results go to the screen meanwhile.
-        announced: Say in a line what is going on, where progress is not shown.
-
-    Yields:
-        What is to be called once for each that is done.
-    """
-    console = Screen(stderr=True)
-    shown = shown and console.is_live and total > 1
-    if announced and not shown:
-        complain(f"{task}: {total} requests")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,  # results must not end up on stderr
-        disable=not shown,
-    ) as progress:
-        number = progress.add_task(task, total=total)
-        yield lambda: progress.advance(number)
