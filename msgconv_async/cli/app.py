@@ -64,15 +64,9 @@ async def run(arguments: Sequence[str]) -> int:
         code: int | None = await app.run_async(
             list(arguments), console=Screen(), exit_on_error=False, print_error=False
         )
-    except MissingArgumentError as error:
-        name = error.argument.name if error.argument is not None else "an option"
-        given = any(argument.partition("=")[0] == name for argument in arguments)
-        command = " ".join(["msgconv", *(error.command_chain or ())])
-        complain(f"{name} {'has no value' if given else 'is missing'} (see {command} --help)")
-        return USAGE
     except CycloptsError as error:
         command = " ".join(["msgconv", *(error.command_chain or ())])
-        complain(f"{' '.join(str(error).split()).rstrip('.')} (see {command} --help)")
+        complain(f"{_mistake(error, arguments)} (see {command} --help)")
         return USAGE
     except InvalidQuery as error:
         option = _OPTIONS.get(error.parameter, f"--{error.parameter}")
@@ -82,6 +76,15 @@ async def run(arguments: Sequence[str]) -> int:
         complain(str(error))
         return USAGE
     return code or OK
+
+
+def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
+    """Say what was wrong with a command line."""
+    if isinstance(error, MissingArgumentError):
+        name = error.argument.name if error.argument is not None else "an option"
+        given = any(argument.partition("=")[0] == name for argument in arguments)
+        return f"{name} {'has no value' if given else 'is missing'}"
+    return " ".join(str(error).split()).rstrip(".")
 
 
 @app.command

@@ -23,7 +23,7 @@ _IDS = ("total", "agent", "consumer", "system", "average")
 
 
 class _Page(Template):
-    """What is not Python has dollars of its own."""
+    """A template with ``%%`` in place of ``$``, which the scripts may contain."""
 
     delimiter = "%%"
 
@@ -31,8 +31,8 @@ class _Page(Template):
 def page(dataset: str, history: History) -> bytes:
     """Return the page of a history: a summary, charts by skill, and a table that has it all.
 
-    Its policy allows the two scripts inside by their hashes and nothing else, least of all a
-    request: what came from outside could not run even if it were not escaped.
+    Its content security policy allows the two scripts by their hashes, and no request. A value
+    from outside could not run even if it were not escaped.
     """
     folder = files("msgconv_async.cli")
     scripts = {"plotly": get_plotlyjs(), "script": (folder / "page.js").read_text("utf-8")}

@@ -22,7 +22,7 @@ from msgconv_async.export.history import Day, History, read, total
 from msgconv_async.export.store import Store
 
 _CHARTS = 4
-"""Of how many skills a terminal shows charts, the sums over all of them among these."""
+"""How many skills a terminal shows charts of. The sums over all skills count as one."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _cells(day: Day, history: History) -> list[str]:
 
 @dataclass(frozen=True)
 class _Charts:
-    """Charts, where there is a terminal: of each skill, who resolved, and how long it took."""
+    """Two charts for each skill, in a terminal: who resolved, and how long it took."""
 
     history: History
 

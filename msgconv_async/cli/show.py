@@ -20,14 +20,14 @@ _STILL_OPEN = "* Still open when asked: not whole yet."
 _PIPE_WIDTH = 100
 
 _LEAST, _MOST = ConsoleDimensions(20, 5), ConsoleDimensions(1000, 1000)
-"""Layout has no end in a width of nothing, and takes all memory in one of a thousand millions."""
+"""Layout never ends in a width of 0, and takes all memory in a width of a thousand millions."""
 _SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Screen(Console):
     """A console of a size that can be drawn in, whatever the terminal or the environment says.
 
-    It leaves a broken pipe to `msgconv_async.cli.main`, which ends as others do.
+    It raises a broken pipe, for which `msgconv_async.cli.main` returns the exit code.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -50,11 +50,11 @@ class Screen(Console):
 
     @property
     def is_live(self) -> bool:
-        """Whether what was written can be redrawn in place: colour may be forced, this cannot."""
+        """Whether it can redraw what it wrote; forced colour does not make a terminal of a file."""
         return self.is_terminal and self.is_interactive and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
-        """Let it be seen."""
+        """Raise it, where rich would exit."""
         raise BrokenPipeError
 
 
@@ -80,19 +80,19 @@ def grid(title: str, *columns: str, left: int = 1) -> Table:
 
 
 def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
-    """Show the main figures of reports by account, as the server sent them, each grain apart."""
+    """Show the five figures of reports as the server sent them, in a table for each grain."""
     shown: list[RenderableType] = []
     open_shown = False
-    for each in TABLES:
-        ids = [name for name in each.key if name in {"skill_id", "agent_id"}]
-        table = grid(each.name, "account", "UTC", *(name[:-3] for name in ids), *HEADINGS, left=2)
+    for grain in TABLES:
+        ids = [name for name in grain.key if name in {"skill_id", "agent_id"}]
+        table = grid(grain.name, "account", "UTC", *(name[:-3] for name in ids), *HEADINGS, left=2)
         table.padding, table.show_edge = 0, False  # the widest of them fits into 80 columns
-        places = [each.columns.index(name) for name in (*ids, *SENT)]
+        places = [grain.columns.index(name) for name in (*ids, *SENT)]
         resolved = len(ids)
         for account_id, report in reports.items():
             for interval in intervals(report):
                 when = f"{span(interval)}{' ' if interval.complete else '*'}"
-                for row in each.flatten(account_id, interval):
+                for row in grain.flatten(account_id, interval):
                     open_shown = open_shown or not interval.complete
                     *numbers, time = (row[place] for place in places)
                     table.add_row(
