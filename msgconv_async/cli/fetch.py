@@ -11,12 +11,12 @@ import anyio
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.output import (
     CSV_HEADER,
-    Destination,
     Format,
     Lines,
-    csv_lines,
+    Output,
     joined,
-    ndjson_lines,
+    report_csv,
+    report_ndjson,
 )
 from msgconv_async.cli.streams import visible_json
 from msgconv_async.client.access.account import Account
@@ -56,7 +56,7 @@ class Fetch:
             session: Not entered yet.
             output: The file to write; None for stdout.
         """
-        with Destination(output) as destination:
+        with Output(output) as destination:
             if self.note:
                 complain(self.note)
             async with session:
@@ -70,15 +70,15 @@ class Fetch:
                 destination.commit()
         return OK if answered == len(self.accounts) else FAILED
 
-    async def _lines(self, session: ConversationSession, destination: Destination) -> int:
+    async def _lines(self, session: ConversationSession, destination: Output) -> int:
         lines = (
-            Lines(destination, csv_lines, CSV_HEADER)
+            Lines(destination, report_csv, CSV_HEADER)
             if self.format == "csv"
-            else Lines(destination, ndjson_lines)
+            else Lines(destination, report_ndjson)
         )
         return await self._reports(session, lines.add, shown=not destination.on_screen)
 
-    async def _table(self, session: ConversationSession, destination: Destination) -> int:
+    async def _table(self, session: ConversationSession, destination: Output) -> int:
         reports: dict[str, ConversationReport] = {}
         answered = await self._reports(session, reports.__setitem__)
         if answered:
@@ -118,7 +118,7 @@ class Fetch:
             show.say_still_open(open_then, left_out=self.complete_only)
         return answered
 
-    async def _documents(self, session: ConversationSession, destination: Destination) -> int:
+    async def _documents(self, session: ConversationSession, destination: Output) -> int:
         documents: dict[str, bytes] = {}
         at_once = anyio.CapacityLimiter(MAX_IN_FLIGHT)
 
