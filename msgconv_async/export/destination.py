@@ -14,7 +14,7 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.runtime.telemetry import stop_telemetry
 
 from msgconv_async.errors import ConfigurationError, MsgConvError
-from msgconv_async.export.settings import heeding
+from msgconv_async.export.settings import only_user_settings
 
 Destination: TypeAlias = DltDestination[Any, Any]
 
@@ -60,7 +60,7 @@ def set_defaults() -> None:
     Raises:
         ConfigurationError: A file with dlt's settings cannot be read.
     """
-    with heeding():
+    with only_user_settings():
         context = dlt.current.run_context()
         config = context.runtime_config
         if dlt.config.get("runtime.dlthub_telemetry") is None:
@@ -83,7 +83,7 @@ def destination(text: str) -> Destination:
     Raises:
         ConfigurationError: dlt knows none of that name, or it takes no location here.
     """
-    with heeding():
+    with only_user_settings():
         return _destination(text)
 
 
@@ -104,7 +104,7 @@ def _destination(text: str) -> Destination:
     if where and location is None:
         raise ConfigurationError(
             f"destination {name!r} takes no location on the command line, where everybody sees it:"
-            f" {elsewhere(name, 'credentials')}"
+            f" {where_to_set(name, 'credentials')}"
         )
     assert found is not None  # noqa: S101 - only for a reference that is None
     return found
@@ -132,7 +132,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).partition("\n")[0]
 
 
-def elsewhere(name: str, setting: str) -> str:
-    """Say where else than on the command line a setting goes."""
+def where_to_set(name: str, setting: str) -> str:
+    """Say where a setting of a destination goes: never on the command line."""
     variable = f"DESTINATION__{name}__{setting}".upper()
     return f"set it in the environment, such as {variable}, or as dlt's documentation says"

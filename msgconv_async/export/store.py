@@ -29,11 +29,11 @@ from msgconv_async.export.destination import (
     StoreFailed,
     StoreInUse,
     client_of,
-    elsewhere,
     first_line,
+    where_to_set,
 )
 from msgconv_async.export.pipeline import Emptied
-from msgconv_async.export.settings import heeding
+from msgconv_async.export.settings import only_user_settings
 
 __all__ = ["DATASET", "PIPELINE", "Store"]
 
@@ -65,7 +65,7 @@ class Store:
             )
         self.destination = destination
         self.dataset = dataset
-        with heeding():
+        with only_user_settings():
             client = _configured(destination, dataset)
         self._backend = backend_of(destination, dataset, client)
         digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
@@ -77,7 +77,7 @@ class Store:
     @property
     def merges(self) -> bool:
         """Whether rows can be replaced by their keys; otherwise they can only be added."""
-        with heeding():
+        with only_user_settings():
             capabilities = self.destination.capabilities()
         strategies = capabilities.supported_merge_strategies or []
         if (select := capabilities.merge_strategies_selector) is not None:
@@ -88,11 +88,11 @@ class Store:
     def exclusive(self) -> Iterator[Callable[[], None]]:
         """Keep other collectors off: of two that load at once, one would undo what the other does.
 
-        A file, kept beside the data where those are files, and PostgreSQL's own lock reach every
-        collector there; elsewhere only those of this machine are kept off.
+        Where the data is in files, a lock file beside them reaches every collector there; so does
+        PostgreSQL's own lock. Elsewhere, only the collectors of this machine are kept off.
 
         Yields:
-            What checks that it is still so, for a connection may have broken: it raises
+            A function that checks that it is still so, for a connection may have broken. It raises
             `StoreFailed` otherwise.
 
         Raises:
@@ -135,7 +135,12 @@ class Store:
             MsgConvError: Whatever the source raised.
         """
         backend = self._backend
-        with heeding(), backend.watched(), self.exclusive() as check_held, self._failing():
+        with (
+            only_user_settings(),
+            backend.watched(),
+            self.exclusive() as check_held,
+            self._failing(),
+        ):
             shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
             with backend.without_partial_loads(source.resources):
                 self._check_clock()
@@ -181,7 +186,7 @@ class Store:
         """
         destination = self._backend.read_only()
         try:
-            with heeding(), dlt.dataset(destination, self.dataset) as opened:
+            with only_user_settings(), dlt.dataset(destination, self.dataset) as opened:
                 if not opened.schema.is_new:
                     yield opened
                     return
@@ -232,12 +237,12 @@ def _configured(destination: Destination, dataset: str) -> Any:
             ) from None
         missing = [field for field in error.fields if field != "local_dir"]
         raise ConfigurationError(
-            f"destination {name!r} needs {' and '.join(missing)}: {elsewhere(name, missing[0])}"
+            f"destination {name!r} needs {' and '.join(missing)}: {where_to_set(name, missing[0])}"
         ) from None
     except InvalidNativeValue:
         raise ConfigurationError(
             f"destination {name!r}: dlt cannot read its credentials:"
-            f" {elsewhere(name, 'credentials')}"
+            f" {where_to_set(name, 'credentials')}"
         ) from None
     except (DltException, ValueError, OSError) as error:
         raise ConfigurationError(f"destination {name!r}: {first_line(error)}") from None

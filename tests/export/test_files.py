@@ -165,7 +165,7 @@ from tests.export.test_files import WholeFile
 with WholeFile({str(tmp_path / "day")!r}) as file:
     file.stream.write(b"half")
     file.store()
-    print(file._beside.name, flush=True)
+    print(file._temporary.name, flush=True)
     input()
 """
     others = {".0123456789abcdef.msgconv.txt", ".msgconv", ".0123.msgconv", "link"}

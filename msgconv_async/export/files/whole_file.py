@@ -1,9 +1,9 @@
 """A file that is there whole or not at all.
 
-What is written goes to another file beside its place, and takes that place when it is complete and
-stored. The writer holds a lock on the other file (``flock``), which ends with the process, however
-that ends. So a file whose lock is free is nobody's any more, and only such a file is removed. Where
-there are no such locks, as on Windows, nothing is removed.
+What is written goes to a temporary file in the same folder, which takes the place of the file when
+it is complete and stored. The writer holds a lock on the temporary file (``flock``), which ends
+with the process, however that ends. So a temporary file whose lock is free was abandoned, and only
+such a file is removed. Where there are no such locks, as on Windows, nothing is removed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _CAN_REPLACE_OPEN = sys.platform != "win32"
 class WholeFile:
     """A file that is there whole or not at all.
 
-    It is written beside its place under another name, and put there by `commit`; without a
-    `commit`, whatever stood there before stands there still. A process that is killed may leave
-    the other one behind: its name begins with a dot and ends in ``.msgconv``. The next that writes
-    a file in the same folder removes it.
+    It is written under a temporary name, and put in its place by `commit`; without a `commit`,
+    whatever stood there before stands there still. A process that is killed may leave the temporary
+    file behind: its name begins with a dot and ends in ``.msgconv``. The next that writes a file in
+    the same folder removes it.
 
     A new file can be read and written by its owner alone; one that is replaced keeps its mode.
 
@@ -50,13 +50,13 @@ class WholeFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(os.path.realpath(path))
-        self._beside = self._path
+        self._temporary = self._path
 
     def __enter__(self) -> Self:
         if self._path.exists() and not self._path.is_file():
             raise ConfigurationError(f"{self._path}: not a file that can be replaced")
         try:
-            self._beside, self.stream = _create_beside(self._path)
+            self._temporary, self.stream = _create_temporary(self._path)
         except OSError as error:
             raise ConfigurationError(
                 f"{self._path}: cannot write there: {error.strerror}"
@@ -66,8 +66,8 @@ class WholeFile:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self.stream.close()
-        if self._beside != self._path:
-            self._beside.unlink(missing_ok=True)
+        if self._temporary != self._path:
+            self._temporary.unlink(missing_ok=True)
 
     def store(self) -> None:
         """See to it that what was written so far would outlast a power cut."""
@@ -78,16 +78,18 @@ class WholeFile:
         """Say that this was all, and put it in its place."""
         self.store()
         if _CAN_REPLACE_OPEN:  # closing it gives up what keeps others from removing it
-            self._beside.replace(self._path)
+            self._temporary.replace(self._path)
             self.stream.close()
         else:
             self.stream.close()
-            self._beside.replace(self._path)
-        self._beside = self._path
+            self._temporary.replace(self._path)
+        self._temporary = self._path
 
 
-def _create_beside(path: Path) -> tuple[Path, BinaryIO]:
-    """Create a file beside another, of that one's mode if it exists, and remove what is nobody's.
+def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """Create the temporary file of a file, with that one's mode if it exists.
+
+    Temporary files in the same folder that were abandoned are removed first.
 
     Returns:
         Its path, and the stream to write to. Closing that gives up the lock.
@@ -97,17 +99,17 @@ def _create_beside(path: Path) -> tuple[Path, BinaryIO]:
     """
     _remove_abandoned(path.parent)
     while True:
-        beside = path.with_name(f".{secrets.token_hex(8)}.msgconv")
-        stream = open(beside, "xb", opener=_for_owner_alone)  # noqa: SIM115 - as Path.open has none
+        temporary = path.with_name(f".{secrets.token_hex(8)}.msgconv")
+        stream = open(temporary, "xb", opener=_for_owner_alone)  # noqa: SIM115 - as Path.open has none
         try:
             _lock(stream.fileno(), wait=True)
             if not _is_removed(stream.fileno()):
                 with suppress(OSError):
-                    beside.chmod(S_IMODE(path.stat().st_mode) & 0o777)
-                return beside, stream
+                    temporary.chmod(S_IMODE(path.stat().st_mode) & 0o777)
+                return temporary, stream
         except BaseException:
             stream.close()
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         stream.close()  # another process found it before it was locked
 
