@@ -3,7 +3,7 @@
 Three parts: starts delivered on this machine's event loop, beside other limiters; limits found in
 simulation, in virtual time, beside other ways to meet them (seeds that no test uses); and, with
 ``--nginx``, real limits on loopback, everybody in the same run. With ``--picture`` the first two
-are drawn as well.
+are drawn as well; ``--limit`` draws one limit being found and followed, and nothing else.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import delivery, nginx
-from tests.pacing.simulation import Report, run
+from msgconv_async.pacing.adaptive import AdaptiveLimit, State
+from msgconv_async.pacing.recent import Start
+from tests.pacing.simulation import Report, Way, run
 from tests.pacing.situations import SITUATIONS, WAYS, Situation
 
 SEEDS = range(3001, 3013)
 DRAWN = ("bucket 50/s halves", "20 slots halve")
 EVERYWHERE = "adaptive"
+FOLLOWED = "bucket 50/s halves"
+STATES: dict[State, str] = {"cold": "tab:gray", "resting": "tab:blue", "probing": "tab:orange"}
+THINNED = 4  # of so many points one is drawn
 
 
 def simulate(seeds: Sequence[int]) -> None:
@@ -100,6 +105,50 @@ def draw(path: Path, delivered: dict[tuple[str, int], delivery.Delivered]) -> No
     print(f"\ndrawn: {path}")
 
 
+class _Traced(AdaptiveLimit):
+    """Keeps what is allowed and why, after each outcome."""
+
+    __slots__ = ("refusals", "trace")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace: list[tuple[float, float, State]] = [(0.0, self.rate, self.state)]
+        self.refusals: list[tuple[float, float]] = []
+
+    def answered(self, start: Start, now: float) -> None:
+        super().answered(start, now)
+        self.trace.append((now, self.rate, self.state))
+
+    def throttled(self, start: Start, now: float, retry_after: float | None) -> None:
+        self.refusals.append((now, self.rate))
+        super().throttled(start, now, retry_after)
+        self.trace.append((now, self.rate, self.state))
+
+
+def draw_limit(path: Path) -> None:
+    """Draw how the rate now allowed follows a limit that halves, and that later returns."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow to load, and only for the picture
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    traced = _Traced()
+    scenario = SITUATIONS[FOLLOWED].scenario
+    report = run(scenario, SEEDS[0], Way(lambda: traced))
+    figure, ax = plt.subplots(figsize=(9, 4), layout="constrained")
+    seconds = range(int(scenario.duration))
+    limit = [report.capacity(second, second + 1) for second in seconds]
+    ax.step(seconds, limit, "k--", where="post", lw=1, label="the limit, which nobody told")
+    for state, colour in STATES.items():
+        points = [(at, rate) for at, rate, was in traced.trace if was == state][::THINNED]
+        ax.plot(*zip(*points, strict=True), ".", ms=3, color=colour, label=state)
+    ax.plot(*zip(*traced.refusals, strict=True), "rx", ms=7, label="a refusal (429)")
+    ax.set(xlabel="seconds from cold", ylabel="starts per second allowed", ylim=(0, None))
+    ax.legend(fontsize="small", ncols=3)
+    figure.savefig(path, metadata={"Software": None})
+    print(f"drawn: {path}")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser("python -m benchmarks pacing", description=__doc__)
@@ -107,7 +156,11 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--nginx", action="store_true", help="meet real limits as well")
     parser.add_argument("--seconds", type=float, default=60, help="under the real limits")
     parser.add_argument("--picture", type=Path, help="where to write the picture (png, svg, ...)")
+    parser.add_argument("--limit", type=Path, help="where to draw a limit being found, only that")
     options = parser.parse_args(arguments)
+    if options.limit is not None:
+        draw_limit(options.limit)
+        return
     delivered = asyncio.run(delivery.measure())
     simulate(range(SEEDS[0], SEEDS[0] + options.seeds))
     if options.nginx:

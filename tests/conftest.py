@@ -11,13 +11,18 @@ from unittest.mock import Mock
 import aiohttp
 import pytest
 from aioresponses import aioresponses
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Else looptime asks for a loop around every plain test, and on Python 3.11 that makes one which
 # nobody closes.
 asyncio.set_event_loop(None)
 
-settings.register_profile("long", max_examples=20_000, deadline=None)
+# A machine that is busy is no fault of the code under test.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("any machine"), max_examples=20_000)
+settings.load_profile("any machine")
 
 _TURNS = 10
 """Turns of the event loop in which what was cancelled may come to its end."""

@@ -86,6 +86,7 @@ def test_every_program_is_run_here() -> None:
         "With FastAPI",
         "In a dlt pipeline of your own",
         "From Python",
+        "A limit that is known",
         "As a test double",
     ]
     assert tested == list(PROGRAMS)
@@ -105,6 +106,11 @@ def test_nothing_is_left_to_be_filled_in() -> None:
     """No line stands for a table that was to come."""
     lines = TEXT.splitlines()
     assert [] == [line for line in lines if re.fullmatch("[A-Z_]{3,}", line)]
+
+
+async def test_a_known_limit_paces_what_is_asked() -> None:
+    """Twenty requests at 45 a second; the first of them start at once."""
+    assert ["20 answered at 45 a second"] == await _output("A limit that is known")
 
 
 async def test_the_first_program_prints_what_each_skill_resolved(sandbox: Sandbox) -> None:

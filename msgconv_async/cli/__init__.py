@@ -24,7 +24,7 @@ _EXTRAS = {
     "prometheus_client": ("this command", "cli,gateway"),
     "pyarrow": ("Parquet", "arrow"),
 }
-"""What brings a module that may be missing, and what it is needed for."""
+"""For each module that may be missing: what needs it, and the extra that brings it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str) -> None:
-    """Say one line on stderr; if that cannot be written, it is no failure of the command."""
+    """Write a line on stderr. The command does not fail if that cannot be written."""
     try:
         print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
     except BlockingIOError:  # nobody reads it for now
@@ -78,14 +78,14 @@ def _exit_code(arguments: Sequence[str]) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Of a stream that was closed, as by >&-, stderr is lost; a result is not lost in silence."""
+    """Replace streams that were closed, as by ``>&-``: stderr is lost, writing to stdout fails."""
     for name, mode in (("stdout", "r"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
 
 
 def _give_up(stream: TextIO) -> None:
-    """A stream is flushed once more on the way out: let that go nowhere."""
+    """Send a stream to nowhere, so that flushing it once more at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -101,7 +101,7 @@ def _serves(arguments: Sequence[str]) -> bool:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes a loop of uvloop, if that is there: it answers twice as much."""
+    """Return what makes an event loop of uvloop, if it is installed: it serves twice as much."""
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ModuleNotFoundError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
@@ -31,6 +31,10 @@ from msgconv_async.cli.parameters import (
 from msgconv_async.cli.show import Screen
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.export.files import FileFormat
+
+if TYPE_CHECKING:
+    from msgconv_async.cli.asking import Asking
+    from msgconv_async.client.session import ConversationSession
 
 app = App(
     name="msgconv",
@@ -60,15 +64,9 @@ async def run(arguments: Sequence[str]) -> int:
         code: int | None = await app.run_async(
             list(arguments), console=Screen(), exit_on_error=False, print_error=False
         )
-    except MissingArgumentError as error:
-        name = error.argument.name if error.argument is not None else "an option"
-        given = any(argument.partition("=")[0] == name for argument in arguments)
-        command = " ".join(["msgconv", *(error.command_chain or ())])
-        complain(f"{name} {'has no value' if given else 'is missing'} (see {command} --help)")
-        return USAGE
     except CycloptsError as error:
         command = " ".join(["msgconv", *(error.command_chain or ())])
-        complain(f"{' '.join(str(error).split()).rstrip('.')} (see {command} --help)")
+        complain(f"{_mistake(error, arguments)} (see {command} --help)")
         return USAGE
     except InvalidQuery as error:
         option = _OPTIONS.get(error.parameter, f"--{error.parameter}")
@@ -78,6 +76,15 @@ async def run(arguments: Sequence[str]) -> int:
         complain(str(error))
         return USAGE
     return code or OK
+
+
+def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
+    """Say what was wrong with a command line."""
+    if isinstance(error, MissingArgumentError):
+        name = error.argument.name if error.argument is not None else "an option"
+        given = any(argument.partition("=")[0] == name for argument in arguments)
+        return f"{name} {'has no value' if given else 'is missing'}"
+    return " ".join(str(error).split()).rstrip(".")
 
 
 @app.command
@@ -252,17 +259,8 @@ async def fetch(
         raise ConfigurationError(
             "--complete-only: the format json is the service's own document, kept whole"
         )
-    query, session = question.query(), access.session()
-    accounts, note = access.named(account)
-    command = Fetch(
-        accounts,
-        query,
-        timeout=question.timeout,
-        format=format,
-        note=note,
-        complete_only=complete_only,
-    )
-    return await command.run(session, output)
+    asking, session = _asking(account, question, access, complete_only=complete_only)
+    return await Fetch(asking, format).run(session, output)
 
 
 @app.command
@@ -315,17 +313,8 @@ async def export(
     """
     from msgconv_async.cli.export import Export  # noqa: PLC0415
 
-    query, session = question.query(), access.session()
-    accounts, note = access.named(account)
-    command = Export(
-        accounts,
-        query,
-        timeout=question.timeout,
-        format=format,
-        note=note,
-        complete_only=complete_only,
-    )
-    return await command.run(session, output)
+    asking, session = _asking(account, question, access, complete_only=complete_only)
+    return await Export(asking, format).run(session, output)
 
 
 @app.command
@@ -400,3 +389,21 @@ def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = 
     if days < 1:
         raise ConfigurationError(f"--days={days}: it must be 1 or more")
     return Report(place.store(), days).run(html)
+
+
+def _asking(
+    account: Sequence[str],
+    question: QueryOptions,
+    access: AccessOptions,
+    *,
+    complete_only: bool,
+) -> tuple[Asking, ConversationSession]:
+    """Return whom a command asks and what, and a session for it, not entered yet."""
+    from msgconv_async.cli.asking import Asking  # noqa: PLC0415
+
+    query, session = question.query(), access.session()
+    accounts, note = access.named(account)
+    asking = Asking(
+        accounts, query, timeout=question.timeout, note=note, complete_only=complete_only
+    )
+    return asking, session

@@ -1,4 +1,4 @@
-"""Charts in the terminal; apart, because few commands load what draws them."""
+"""Charts in the terminal, in a module of their own because few commands need plotext."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WIDTH, _HEIGHT = 120, 15
 _BARS_HEIGHT = 10
 _WIDEST = 9
 _LINES = 3
-"""Columns of bars that are none: a line on either side, and a gap."""
+"""Columns that no bar is drawn in: a line on either side, and a gap."""
 _MARKERS = {"█": "cyan", "▒": "yellow", "░": "magenta"}
 _ASCII = str.maketrans("┌┐└┘├┤┬┴┼─│█▒░", "+++++++++-|#=.")
 
@@ -70,7 +70,7 @@ def bars(
     count = max(1, min(len(labels), width - frame))
     if count < len(labels):
         title = f"{title}, the last {count}"
-    labels, series = labels[-count:], [each[-count:] for each in series]
+    labels, series = labels[-count:], [numbers[-count:] for numbers in series]
     pitch = max(1, min((width - frame) // count, _WIDEST))
     # In columns, so that no bar is wider than another: a gap, and then the bar.
     first, across = 1, max(pitch - 2, 0)
@@ -81,14 +81,14 @@ def bars(
     if peak:
         bar = figure.bar(
             middles,
-            [[*each, 0] for each in series],  # a single bar would have no distance to another
+            [[*numbers, 0] for numbers in series],  # a single bar would have no distance to another
             stacked=True,
             marker=list(_MARKERS)[: len(series)],
             width=(across + 0.01) / pitch,
         )
         figure.draw(bar)
     figure.ruler("x").lim(0, count * pitch)
-    figure.ruler("x").ticks([int(each) for each in middles[:count]], list(labels))
+    figure.ruler("x").ticks([int(middle) for middle in middles[:count]], list(labels))
     figure.ruler("y").lim(0, peak or 1)
     figure.ruler("y").ticks(list(levels), list(levels.values()))
     drawn = Text(f"{title}\n{figure.build().string(colorless=True).rstrip()}", no_wrap=True)

@@ -15,44 +15,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli import show
+from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.chart import chart
+from msgconv_async.cli.figures import COUNTS, LONG_HEADINGS, MILLISECONDS, TOTAL_TIME, Figures
 from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.progress import Ticker
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import ClientCredentials
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import TABLES
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.query import ConversationQuery
-from msgconv_async.protocol.report import ConversationReport
+from msgconv_async.protocol.report import ConversationMetrics, ConversationReport
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
-
-COUNTS = (
-    "total_resolved_conversations",
-    "resolved_conversations_by_ccp",
-    "resolved_conversations_by_consumer",
-    "resolved_conversations_by_system",
-)
-TIME = "total_handling_time_resolved_conversations"
 
 ACCOUNTS = 50
 LIMIT = 6
 """Requests at once that the server answers for each account. The client is not told."""
 LATENCY = 0.5
 REPEATS = 30
-"""One question each would leave the pacing nothing to find."""
+"""Times that the last hour is asked: one request per account leaves the pacing nothing to find."""
 IN_FLIGHT = 2 * LIMIT * ACCOUNTS
 SHOWN = 10
 
-DAY = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
-HOUR = ConversationQuery(60)
+LAST_DAY = ConversationQuery(1440, interval=5, skill_ids="all", agent_ids="all")
+LAST_HOUR = ConversationQuery(60)
 
 
 @dataclass
-class Day:
-    """What the accounts answered about their day.
+class DayTotals:
+    """What the accounts answered about their day, added up.
 
-    Counts and total times can be added up. Averages cannot: those shown are worked out of sums.
+    Counts and total times add up, averages do not: those shown are worked out of the sums.
     """
 
     by_account: dict[str, Counter[str]] = field(default_factory=dict)
@@ -62,11 +57,11 @@ class Day:
     def add(self, account_id: str, report: ConversationReport) -> None:
         """Add an account's report, which was asked for by all skills."""
         self.rows += sum(1 for table in TABLES for _ in table.rows(account_id, report))
-        figures = self.by_account[account_id] = Counter()
+        sums = self.by_account[account_id] = Counter()
         for interval in report.intervals:
             if interval.skills is not None:
                 totals = interval.skills.totals
-                figures.update({name: getattr(totals, name) or 0 for name in (*COUNTS, TIME)})
+                sums.update({name: getattr(totals, name) or 0 for name in (*COUNTS, TOTAL_TIME)})
                 if interval.complete:
                     self.by_bucket[interval.start] += totals.total_resolved_conversations or 0
 
@@ -82,56 +77,48 @@ async def run() -> int:
         ConversationSession(http=http, base_url=sandbox.url) as session,
     ):
         credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
-        accounts = [Account(each, credentials) for each in sandbox.account_ids]
+        accounts = [Account(account_id, credentials) for account_id in sandbox.account_ids]
         console.print(
             f"A server of {ACCOUNTS} accounts, in this process. It answers no more than {LIMIT}"
             f" requests of an account at once, each in {LATENCY} s, and refuses others with 429."
             " The client is told none of this.\n"
         )
-        day, began = Day(), time.monotonic()
-        failed = await _ask(session, accounts, DAY, "24 hours of every account", day.add)
+        day, began = DayTotals(), time.monotonic()
+        asking = Asking(accounts, LAST_DAY, max_in_flight=IN_FLIGHT)
+        code = await _ask(session, asking, "24 hours of every account", day.add)
         seconds = time.monotonic() - began
-        console.print(_accounts(day), show.MILLISECONDS, "", _chart(day, console), sep="\n")
+        console.print(_accounts(day), MILLISECONDS, "", _chart(day, console), sep="\n")
 
-        again = accounts * REPEATS
-        failed += await _ask(session, again, HOUR, f"the last hour, {REPEATS} times over")
-        pacers = [session.pacer(each) for each in accounts]
+        asking = Asking(accounts * REPEATS, LAST_HOUR, max_in_flight=IN_FLIGHT)
+        code |= await _ask(session, asking, f"the last hour, {REPEATS} times over")
+        pacers = [session.pacer(account) for account in accounts]
         console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
-    return FAILED if failed else OK
+    return code
 
 
 async def _ask(
     session: ConversationSession,
-    accounts: Sequence[Account],
-    query: ConversationQuery,
+    asking: Asking,
     task: str,
     take: Callable[[str, ConversationReport], None] = lambda _id, _report: None,
 ) -> int:
-    """Ask many, hand out what they answer, and return how many failed."""
-    failed = 0
-    with show.ticker(task, len(accounts), announced=True) as tick:
-        async with session.fetch_many(accounts, query, max_in_flight=IN_FLIGHT) as outcomes:
-            async for outcome in outcomes:
-                tick()
-                if outcome.report is None:
-                    failed += 1
-                    complain(str(outcome.error))
-                else:
-                    take(outcome.account.id, outcome.report)
-    return failed
+    """Ask, hand out what is answered, and return the exit code."""
+    with Ticker(task, len(asking.accounts), announced=True) as ticker:
+        answered, _ = await asking.reports(session, take, ticker)
+    return asking.exit_code(answered)
 
 
-def _accounts(day: Day) -> Table:
-    """The busiest accounts, the others together, and all of them."""
+def _accounts(day: DayTotals) -> Table:
+    """Show the busiest accounts, the others together, and all of them."""
     table = show.grid(
         "24 hours in intervals of 5 minutes, by skill and agent: resolved conversations",
         "account",
-        *("resolved", "by agent", "by consumer", "by system", "average handling time"),
+        *LONG_HEADINGS,
     )
-    busiest = [*sorted(day.by_account.items(), key=lambda each: -each[1][COUNTS[0]])]
-    others = _sum(figures for _, figures in busiest[SHOWN:])
-    for account_id, figures in busiest[:SHOWN]:
-        table.add_row(account_id, *_cells(figures))
+    busiest = sorted(day.by_account.items(), key=lambda account: -account[1][COUNTS[0]])
+    others = _sum(sums for _, sums in busiest[SHOWN:])
+    for account_id, sums in busiest[:SHOWN]:
+        table.add_row(account_id, *_cells(sums))
     table.add_row(f"{len(busiest) - SHOWN} others", *_cells(others), end_section=True)
     everything = _sum(day.by_account.values())
     table.add_row(f"all {len(busiest)}", *_cells(everything), style="bold")
@@ -140,25 +127,24 @@ def _accounts(day: Day) -> Table:
 
 def _sum(many: Iterable[Counter[str]]) -> Counter[str]:
     total = Counter[str]()
-    for each in many:
-        total.update(each)
+    for sums in many:
+        total.update(sums)
     return total
 
 
-def _cells(figures: Counter[str]) -> list[str]:
-    resolved = figures[COUNTS[0]]
-    average = figures[TIME] / resolved if resolved else None
-    return [*(f"{figures[name]:,}" for name in COUNTS), show.average(average, resolved)]
+def _cells(sums: Counter[str]) -> list[str]:
+    metrics = ConversationMetrics(**{name: sums[name] for name in (*COUNTS, TOTAL_TIME)})
+    return Figures.of_metrics(metrics).written()
 
 
-def _chart(day: Day, console: Console) -> Text:
-    """What all accounts resolved in each bucket that was closed."""
+def _chart(day: DayTotals, console: Console) -> Text:
+    """Draw what all accounts resolved in each closed bucket."""
     starts = sorted(day.by_bucket)
-    ticks = [each for each in starts if not each.minute and not each.hour % 3]
+    ticks = [start for start in starts if not start.minute and not start.hour % 3]
     return chart(
         "resolved conversations of all accounts, per 5 minutes (UTC)",
         [day.by_bucket[start] for start in starts],
-        {starts.index(each): f"{each:%H:%M}" for each in ticks},
+        {starts.index(start): f"{start:%H:%M}" for start in ticks},
         console,
     )
 
@@ -168,10 +154,11 @@ def _middle(believed: Sequence[float]) -> str:
 
 
 def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
-    """What it cost, and what the client believes next to the truth."""
-    sent, throttled = sum(each.sent for each in pacers), sum(each.throttled for each in pacers)
-    slots = [each.concurrency for each in pacers]
-    rates = [each.rate for each in pacers]
+    """Show what it cost, and what the client believes next to the truth."""
+    sent = sum(pacer.sent for pacer in pacers)
+    throttled = sum(pacer.throttled for pacer in pacers)
+    slots = [pacer.concurrency for pacer in pacers]
+    rates = [pacer.rate for pacer in pacers]
     asked = sorted(min(rate, held / LATENCY) for rate, held in zip(rates, slots, strict=True))
     table = show.grid("What it cost, and what it found", "", "")
     table.show_header = False
@@ -186,7 +173,7 @@ def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float
     table.add_row(f"and so a second, as each takes {LATENCY} s", f"{LIMIT / LATENCY:g}")
     table.add_row("what the client now believes: at once", _middle(slots), style="bold")
     table.add_row("what the client now believes: a second", _middle(rates), style="bold")
-    held = Counter(each.stats().limited_by for each in pacers)
+    held = Counter(pacer.stats().limited_by for pacer in pacers)
     table.add_row(
         "accounts held by how many at once, and by how many a second",
         f"{held['concurrency']} and {held['rate']}",

@@ -13,14 +13,17 @@ from typing import Any
 import msgspec
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from msgconv_async.cli import show
-from msgconv_async.cli.report import marked, notes, period, skill_name
+from msgconv_async.cli.captions import marked, notes, period, skill_name
+from msgconv_async.cli.figures import Figures
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
 
+_IDS = ("total", "agent", "consumer", "system", "average")
+"""The elements of the page that show the five figures."""
+
 
 class _Page(Template):
-    """What is not Python has dollars of its own."""
+    """A template with ``%%`` in place of ``$``, which the scripts may contain."""
 
     delimiter = "%%"
 
@@ -28,8 +31,8 @@ class _Page(Template):
 def page(dataset: str, history: History) -> bytes:
     """Return the page of a history: a summary, charts by skill, and a table that has it all.
 
-    Its policy allows the two scripts inside by their hashes and nothing else, least of all a
-    request: what came from outside could not run even if it were not escaped.
+    Its content security policy allows the two scripts by their hashes, and no request. A value
+    from outside could not run even if it were not escaped.
     """
     folder = files("msgconv_async.cli")
     scripts = {"plotly": get_plotlyjs(), "script": (folder / "page.js").read_text("utf-8")}
@@ -64,11 +67,10 @@ def _partial(mark: str, history: History) -> str:
 
 def _rows(history: History) -> Iterator[str]:
     for number, (skill, days) in enumerate(history.by_skill.items()):
-        for each in days:
-            counts = (each.total, each.by_agent, each.by_consumer, each.by_system)
-            cells = [*map(_count, counts), show.average(each.average, each.total)]
+        for day in days:
+            cells = Figures.of_day(day).written()
             yield (
-                f'<tr data-skill="{number}"><th scope="row">{marked(each.day, history)}</th>'
+                f'<tr data-skill="{number}"><th scope="row">{marked(day.day, history)}</th>'
                 f'<td class="skill">{escape(skill_name(skill))}</td>'
                 f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
             )
@@ -85,28 +87,20 @@ def _data(history: History) -> str:
 
 
 def _skill(days: Sequence[Day], history: History) -> dict[str, Any]:
-    together = total(days, history.last)
-    sums = {"agent": together.by_agent, "consumer": together.by_consumer}
-    sums["system"] = together.by_system
+    sums = Figures.of_day(total(days, history.last))
     return {
-        "sums": {
-            "total": _count(together.total),
-            **{name: _count(count) for name, count in sums.items()},
-            "average": show.average(together.average, together.total),
-        },
-        "days": [
-            {
-                "day": each.day,
-                "agent": each.by_agent,
-                "consumer": each.by_consumer,
-                "system": each.by_system,
-                "average": each.average,
-                "written": show.average(each.average, each.total),
-            }
-            for each in days
-        ],
+        "sums": dict(zip(_IDS, sums.written(), strict=True)),
+        "days": [_drawn(day) for day in days],
     }
 
 
-def _count(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
+def _drawn(day: Day) -> dict[str, Any]:
+    figures = Figures.of_day(day)
+    return {
+        "day": day.day,
+        "agent": figures.by_agent,
+        "consumer": figures.by_consumer,
+        "system": figures.by_system,
+        "average": figures.average,
+        "written": figures.written()[-1],
+    }

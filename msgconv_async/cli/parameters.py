@@ -1,4 +1,4 @@
-"""What several commands may be given, each in one place."""
+"""Parameters that several commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _whole(_type: object, tokens: Sequence[Token]) -> int:
-    """Read a number as it was written: 7.5 minutes are not 8."""
+    """Read a whole number; 7.5 is refused, not rounded."""
     try:
         return int(tokens[0].value)
     except ValueError:
@@ -85,7 +85,7 @@ class AccessOptions:
         if self.accounts is not None:
             return read_accounts(self.accounts), ""
         credentials, note = find(self.client_id, self.username, self.base_url)
-        return [Account(each, credentials) for each in dict.fromkeys(ids)], note
+        return [Account(id_, credentials) for id_ in dict.fromkeys(ids)], note
 
     def session(self) -> ConversationSession:
         """Return a session, not entered yet."""
@@ -125,7 +125,7 @@ class QueryOptions:
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False
 
     def query(self) -> ConversationQuery:
-        """Return it as the service takes it, and have the library's log say what was wanted."""
+        """Return the query, and set how much of the library's log goes to stderr."""
         if not 0 < self.timeout < float("inf"):
             raise ConfigurationError(f"--timeout={self.timeout:g}: it must be above 0 seconds")
         log_to_stderr(logging.INFO if self.verbose else logging.WARNING)
@@ -157,7 +157,7 @@ class StoreOptions:
     dataset: str = "conversations"
 
     def store(self) -> Store:
-        """Return it, not opened yet."""
+        """Return the store, not opened yet."""
         from msgconv_async.export.destination import destination, set_defaults  # noqa: PLC0415
         from msgconv_async.export.store import Store  # noqa: PLC0415 - dlt takes a second
 
@@ -172,11 +172,11 @@ def ids(given: str | None) -> str | list[str] | None:
             return None
         case "all":
             return "all"
-    return [each.strip() for each in given.split(",")]
+    return [id_.strip() for id_ in given.split(",")]
 
 
 def log_to_stderr(level: int) -> None:
-    """Say what the library logs: failures that it waits for, and from INFO on every throttling."""
+    """Write the library's log to stderr: from WARNING failures, from INFO throttling as well."""
     logger = logging.getLogger("msgconv_async")
     if not any(isinstance(handler, _Complaints) for handler in logger.handlers):
         logger.addHandler(_Complaints())

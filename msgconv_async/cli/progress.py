@@ -9,45 +9,42 @@ from typing import Self
 from rich import progress
 
 from msgconv_async.cli import complain, show
+from msgconv_async.cli.figures import duration
 
 EVERY = 10.0
 """Seconds between two lines, where there is no terminal."""
 
 
-class Progress:
-    """Counts accounts done, and rows, and shows them with the pace and the time left.
-
-    In a terminal that is a bar, which goes away at the end. Elsewhere a line is written every ten
-    seconds, as accounts are done.
+class Bar:
+    """Counts accounts done, and shows a bar while inside, which goes away at the end.
 
     Args:
+        text: What the bar says.
         accounts: How many there are.
-        then: What is done once they all are, to be said meanwhile.
-        clock: Tells seconds.
+        columns: What is drawn side by side.
+        shown: False where there shall be no bar. There is none without a terminal either.
 
     Attributes:
         failed: How many of them failed.
+        shown: Whether there is a bar.
     """
 
     def __init__(
-        self, accounts: int, *, then: str = "", clock: Callable[[], float] = time.monotonic
+        self, text: str, accounts: int, *columns: progress.ProgressColumn, shown: bool = True
     ) -> None:
         self.failed = 0
         self._accounts = accounts
-        self._then = then
         self._done = self._rows = 0
-        self._clock = clock
-        self._started = self._said = clock()
         console = show.Screen(stderr=True)
+        self.shown = shown and console.is_live
         self._bar = progress.Progress(
-            progress.BarColumn(complete_style="cyan", finished_style="green"),
-            progress.TextColumn("{task.description}"),
+            *columns,
             console=console,
             transient=True,
             redirect_stdout=False,  # results must not end up on stderr
-            disable=not console.is_live,
+            disable=not self.shown,
         )
-        self._task = self._bar.add_task(self._state(0), total=accounts)
+        self._task = self._bar.add_task(text, total=accounts)
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -67,16 +64,73 @@ class Progress:
         self._done += accounts
         self._rows += rows
         self.failed += failed
+        self._bar.update(self._task, completed=self._done)
+
+
+class Ticker(Bar):
+    """Shows how many are done of more than one.
+
+    Args:
+        task: What is going on.
+        total: How many there are to do.
+        shown: False where the results go to the screen meanwhile.
+        announced: Say in a line what is going on, where there is no bar.
+    """
+
+    def __init__(
+        self, task: str, total: int, *, shown: bool = True, announced: bool = False
+    ) -> None:
+        super().__init__(
+            task,
+            total,
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            shown=shown and total > 1,
+        )
+        if announced and not self.shown:
+            complain(f"{task}: {total} requests")
+
+
+class Progress(Bar):
+    """Shows accounts done, and rows, with the pace and the time left.
+
+    Where there is no terminal, a line is written every ten seconds, as accounts are done.
+
+    Args:
+        accounts: How many there are.
+        then: What is done once they all are, to be said meanwhile.
+        clock: Tells seconds.
+    """
+
+    def __init__(
+        self, accounts: int, *, then: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(
+            "",
+            accounts,
+            progress.BarColumn(complete_style="cyan", finished_style="green"),
+            progress.TextColumn("{task.description}"),
+        )
+        self._then = then
+        self._clock = clock
+        self._started = self._said = clock()
+        self._bar.update(self._task, description=self._state(0))
+
+    def done(self, accounts: int = 1, *, rows: int = 0, failed: int = 0) -> None:
+        """Count accounts, and show how far it is now; see `Bar.done`."""
+        super().done(accounts, rows=rows, failed=failed)
         now = self._clock()
         state = self._state(now - self._started)
-        self._bar.update(self._task, completed=self._done, description=state)
-        if self._bar.disable and now - self._said >= EVERY and self._done < self._accounts:
+        self._bar.update(self._task, description=state)
+        if not self.shown and now - self._said >= EVERY and self._done < self._accounts:
             self._said = now
             complain(state)
 
     def summary(self) -> str:
         """Say what it came to."""
-        took = show.duration(1000 * (self._clock() - self._started))
+        took = duration(1000 * (self._clock() - self._started))
         return f"{self._counts(self._done - self.failed)} in {took}"
 
     def _counts(self, accounts: int) -> str:
@@ -91,4 +145,4 @@ class Progress:
         if not (self._done and seconds):
             return counts
         left = seconds / self._done * (self._accounts - self._done)
-        return f"{counts}, {self._done / seconds:.1f} accounts/s, {show.duration(1000 * left)} left"
+        return f"{counts}, {self._done / seconds:.1f} accounts/s, {duration(1000 * left)} left"

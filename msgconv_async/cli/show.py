@@ -1,47 +1,33 @@
-"""What a person sees: tables and progress; in a terminal or not, in UTF-8 or not."""
+"""What a person sees: tables, in a terminal or not, in UTF-8 or not."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleDimensions, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from msgconv_async.cli import complain
+from msgconv_async.cli.figures import HEADINGS, MILLISECONDS, SENT, written_average
 from msgconv_async.export import TABLES, intervals
 from msgconv_async.protocol.report import ConversationReport, Interval
 
-MILLISECONDS = (
-    "Handling times are read as milliseconds: the API names no unit, and LivePerson's own"
-    " demo dashboard divides them by 1000 to get seconds."
-)
 _STILL_OPEN = "* Still open when asked: not whole yet."
 _PIPE_WIDTH = 100
-_FIGURES = {
-    "resolved": "total_resolved_conversations",
-    "by agent": "resolved_conversations_by_ccp",
-    "consumer": "resolved_conversations_by_consumer",
-    "system": "resolved_conversations_by_system",
-    "average": "avg_time_resolved_conversations",
-}
-
 
 _LEAST, _MOST = ConsoleDimensions(20, 5), ConsoleDimensions(1000, 1000)
-"""Layout has no end in a width of nothing, and takes all memory in one of a thousand millions."""
+"""Layout never ends in a width of 0, and takes all memory in a width of a thousand millions."""
 _SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Screen(Console):
     """A console of a size that can be drawn in, whatever the terminal or the environment says.
 
-    It leaves a broken pipe to `msgconv_async.cli.main`, which ends as others do.
+    It raises a broken pipe, for which `msgconv_async.cli.main` returns the exit code.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -64,28 +50,12 @@ class Screen(Console):
 
     @property
     def is_live(self) -> bool:
-        """Whether what was written can be redrawn in place: colour may be forced, this cannot."""
+        """Whether it can redraw what it wrote; forced colour does not make a terminal of a file."""
         return self.is_terminal and self.is_interactive and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
-        """Let it be seen."""
+        """Raise it, where rich would exit."""
         raise BrokenPipeError
-
-
-def duration(milliseconds: object) -> str:
-    """Write a handling time for a reader: ``8.4s``, ``12m 05s``, ``1h 02m``."""
-    if not isinstance(milliseconds, int | float):
-        return ""
-    seconds = milliseconds / 1000
-    if abs(seconds) < 59.95:  # noqa: PLR2004 - what is written as less than a minute
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m {rest:02}s" if minutes < 60 else f"{minutes // 60}h {minutes % 60:02}m"  # noqa: PLR2004
-
-
-def average(milliseconds: object, count: object) -> str:
-    """Write an average handling time for a reader: of nothing, it is a dash."""
-    return "-" if count == 0 else duration(milliseconds)
 
 
 def span(interval: Interval, day: str = "%a") -> str:
@@ -100,19 +70,6 @@ def span(interval: Interval, day: str = "%a") -> str:
     return f"{start:{day} %H:%M}-{end:{ends}}"
 
 
-def still_open(report: ConversationReport) -> set[str]:
-    """Write the intervals of a report that were not complete when it was asked for."""
-    return {span(each) for each in intervals(report) if not each.complete}
-
-
-def say_still_open(spans: Collection[str], *, left_out: bool = False) -> None:
-    """Say on stderr which intervals were not complete, if there were any."""
-    if spans:
-        together = ", ".join(sorted(spans))
-        so = "left out" if left_out else "not whole yet"
-        complain(f"still open when asked, so {so}: the interval {together} UTC")
-
-
 def grid(title: str, *columns: str, left: int = 1) -> Table:
     """Return a table without rows, its columns numbers but for some on the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
@@ -123,26 +80,26 @@ def grid(title: str, *columns: str, left: int = 1) -> Table:
 
 
 def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
-    """Show the main figures of reports by account, as the server sent them, each grain apart."""
+    """Show the five figures of reports as the server sent them, in a table for each grain."""
     shown: list[RenderableType] = []
     open_shown = False
-    for each in TABLES:
-        ids = [name for name in each.key if name in {"skill_id", "agent_id"}]
-        table = grid(each.name, "account", "UTC", *(name[:-3] for name in ids), *_FIGURES, left=2)
+    for grain in TABLES:
+        ids = [name for name in grain.key if name in {"skill_id", "agent_id"}]
+        table = grid(grain.name, "account", "UTC", *(name[:-3] for name in ids), *HEADINGS, left=2)
         table.padding, table.show_edge = 0, False  # the widest of them fits into 80 columns
-        places = [each.columns.index(name) for name in (*ids, *_FIGURES.values())]
+        places = [grain.columns.index(name) for name in (*ids, *SENT)]
         resolved = len(ids)
         for account_id, report in reports.items():
             for interval in intervals(report):
                 when = f"{span(interval)}{' ' if interval.complete else '*'}"
-                for row in each.flatten(account_id, interval):
+                for row in grain.flatten(account_id, interval):
                     open_shown = open_shown or not interval.complete
                     *numbers, time = (row[place] for place in places)
                     table.add_row(
                         account_id,
                         when,
                         *("" if number is None else str(number) for number in numbers),
-                        average(time, numbers[resolved]),
+                        written_average(time, numbers[resolved]),
                     )
         if table.row_count:
             shown += [table, ""]
@@ -166,36 +123,3 @@ def rendered(what: RenderableType, *, encoding: str, terminal: bool) -> bytes:
     console.print(what)
     text.flush()
     return page.getvalue()
-
-
-@contextmanager
-def ticker(
-    task: str, total: int, *, shown: bool = True, announced: bool = False
-) -> Iterator[Callable[[], None]]:
-    """Show progress on stderr while inside, where that is a terminal and there is any.
-
-    Args:
-        task: What is going on.
-        total: How many there are to do.
-        shown: False where the results go to the screen meanwhile.
-        announced: Say in a line what is going on, where progress is not shown.
-
-    Yields:
-        What is to be called once for each that is done.
-    """
-    console = Screen(stderr=True)
-    shown = shown and console.is_live and total > 1
-    if announced and not shown:
-        complain(f"{task}: {total} requests")
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,  # results must not end up on stderr
-        disable=not shown,
-    ) as progress:
-        number = progress.add_task(task, total=total)
-        yield lambda: progress.advance(number)

@@ -27,7 +27,7 @@ def visible(text: str) -> str:
     """
     text = _BLANK.sub(" ", text)
     return "".join(
-        each if is_seen(each) else each.encode("unicode_escape").decode() for each in text
+        char if is_seen(char) else char.encode("unicode_escape").decode() for char in text
     )
 
 
@@ -38,7 +38,7 @@ def visible_json(document: bytes) -> bytes:
     """
     text = document.decode()
     return "".join(
-        each if is_seen(each) or each in "\t\r\n" else _escape(each) for each in text
+        char if is_seen(char) or char in "\t\r\n" else _escape(char) for char in text
     ).encode()
 
 
@@ -58,8 +58,8 @@ class _Unbroken(RawIOBase):
     """Writes all that it is given, or fails.
 
     A system call may write less than it was given, and a pipe that does not block nothing at all.
-    What a signal cuts short is not begun again, since nobody knows how far it came: the rest goes
-    nowhere, as the command ends.
+    A write that a signal cuts short is not repeated, since nobody knows how far it came. The
+    command ends then, and the rest is dropped.
     """
 
     def __init__(self, raw: _Raw) -> None:
@@ -103,7 +103,7 @@ def unbroken_stdout() -> Iterator[None]:
         sys.stdout = TextIOWrapper(
             BufferedWriter(_Unbroken(raw)),
             encoding=before.encoding,
-            errors="replace",  # what a terminal cannot show, it need not
+            errors="replace",  # a terminal shows ? for what it cannot show
             line_buffering=before.line_buffering,
         )
     try:

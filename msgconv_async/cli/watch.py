@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from msgconv_async.cli import complain, show
+from msgconv_async.cli.figures import MILLISECONDS, SHORT_HEADINGS, Figures, duration
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.streams import visible
 from msgconv_async.client.access.account import Account
@@ -32,8 +33,7 @@ HOURS = 3
 _QUERY = ConversationQuery(5)
 _KEPT = HOURS * timedelta(hours=1) // BUCKET
 _NARROW = 12
-"""Characters of a line of bars that every terminal has room for; there is one for each kept bucket
-where there is more room."""
+"""Characters of a line of bars in a narrow terminal. A wide one has one for each kept bucket."""
 _WIDE = 110
 _REDRAW = 0.25
 _BARS = "▁▂▃▄▅▆▇█"
@@ -61,7 +61,7 @@ class Watch:
         Args:
             session: Not entered yet.
         """
-        for note in filter(None, (self._note, show.MILLISECONDS)):
+        for note in filter(None, (self._note, MILLISECONDS)):
             complain(note)
         log_to_stderr(logging.WARNING)
         console = show.Screen(highlight=False)
@@ -76,8 +76,8 @@ class Watch:
     async def _draw(
         self, session: ConversationSession, closed: Following, console: Console
     ) -> Never:
-        rows = [Row(each.id, session.pacer(each)) for each in self._accounts]
-        by_account = {each.account_id: each for each in rows}
+        rows = [AccountRow(account.id, session.pacer(account)) for account in self._accounts]
+        by_account = {row.account_id: row for row in rows}
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 live.update(table(rows, console), refresh=True)
@@ -87,8 +87,8 @@ class Watch:
 
 
 @dataclass
-class Row:
-    """What is known of one account."""
+class AccountRow:
+    """What is known of one account, and how its row in the table shows it."""
 
     account_id: str
     pacer: Pacer
@@ -107,7 +107,7 @@ class Row:
                 self.failure = None
                 self.closed[interval.end] = interval.totals or ConversationMetrics()
                 oldest = self.last - (_KEPT - 1) * BUCKET
-                for end in [each for each in self.closed if each < oldest]:
+                for end in [end for end in self.closed if end < oldest]:
                     del self.closed[end]
 
     @property
@@ -134,18 +134,8 @@ class Row:
         """Return the figures of the newest bucket."""
         if not self.closed:
             return [""] * 6
-        newest = self.closed[self.last]
-        counts = (
-            newest.total_resolved_conversations,
-            newest.resolved_conversations_by_ccp,
-            newest.resolved_conversations_by_consumer,
-            newest.resolved_conversations_by_system,
-        )
-        return [
-            f"{self.last:%H:%M}",
-            *("" if each is None else f"{each:,}" for each in counts),
-            show.average(average(newest), newest.total_resolved_conversations),
-        ]
+        newest = Figures.of_metrics(self.closed[self.last])
+        return [f"{self.last:%H:%M}", *newest.written()]
 
     def bars(self, width: int, levels: str) -> str:
         """Draw what was resolved, the newest bucket last; a blank is for what is not known."""
@@ -156,75 +146,65 @@ class Row:
         for end, totals in self.closed.items():
             place = width - 1 - (self.last - end) // BUCKET // size
             groups[place] = (groups[place] or 0) + (totals.total_resolved_conversations or 0)
-        peak = max((each or 0 for each in groups), default=0) or 1
+        peak = max((count or 0 for count in groups), default=0) or 1
         top = len(levels) - 1
-        return "".join(" " if each is None else levels[each * top // peak] for each in groups)
+        return "".join(" " if count is None else levels[count * top // peak] for count in groups)
 
 
-def average(metrics: ConversationMetrics) -> float | None:
-    """Return the average handling time in milliseconds, from the count and the total time."""
-    count = metrics.total_resolved_conversations
-    time = metrics.total_handling_time_resolved_conversations
-    return time / count if count and time is not None else None
-
-
-def table(rows: Sequence[Row], console: Console) -> Group:
+def table(rows: Sequence[AccountRow], console: Console) -> Group:
     """Draw the accounts; where they do not all fit, those that fail come first."""
     wide = console.width >= _WIDE
     width = _KEPT if wide else _NARROW
     levels = _BARS if console.encoding.startswith("utf") else _ASCII_BARS
-    failing = [each for each in rows if each.failure is not None]
+    failing = [row for row in rows if row.failure is not None]
     notes = list(_notes(rows))
     shown, room = rows, console.height - _AROUND - len(notes)
     if len(rows) > room:
-        others = [each for each in rows if each.failure is None]
+        others = [row for row in rows if row.failure is None]
         shown = [*failing, *others][: max(1, room)]
     drawn = show.grid(
         "",
-        *("account", "until", "total", "agent", "consumer", "system", "average"),
-        *(f"last {HOURS} hours", "pace"),
+        *("account", "until", *SHORT_HEADINGS, f"last {HOURS} hours", "pace"),
     )
     drawn.title = None
     drawn.padding = (0, 1 if wide else 0, 0, 0)
     drawn.columns[-1].justify = "left"
-    for each in shown:
-        bars = Text(each.bars(width, levels), style="cyan")
-        drawn.add_row(each.account_id, *each.cells(), bars, each.state)
+    for row in shown:
+        bars = Text(row.bars(width, levels), style="cyan")
+        drawn.add_row(row.account_id, *row.cells(), bars, row.state)
     hidden = f", {len(rows) - len(shown)} not shown" if len(shown) < len(rows) else ""
     summary = (
         f"{len(rows)} accounts{hidden}, {len(failing)} failing;"
         " 5 minutes until the time shown, UTC; Ctrl-C stops"
     )
-    lines = [*(Text(each, style="red") for each in notes), Text(summary, style="dim")]
+    lines = [*(Text(note, style="red") for note in notes), Text(summary, style="dim")]
     for line in lines:
         line.truncate(console.width, overflow="ellipsis")
     return Group(drawn, *lines)
 
 
-def _notes(rows: Iterable[Row]) -> list[str]:
-    """What is said of a few accounts below the table."""
-    said = [str(each.failure.error) for each in rows if each.failure is not None]
-    said += [str(each.gap) for each in rows if each.gap is not None]
-    return [visible(each) for each in said[:_NOTES]]
+def _notes(rows: Iterable[AccountRow]) -> list[str]:
+    """Return what the lines below the table say of a few accounts."""
+    said = [str(row.failure.error) for row in rows if row.failure is not None]
+    said += [str(row.gap) for row in rows if row.gap is not None]
+    return [visible(note) for note in said[:_NOTES]]
 
 
 def _say(item: Item) -> None:
-    """Write one closed bucket as a line; what is none goes to stderr."""
+    """Write a closed bucket as a line on stdout, and a failure or a gap on stderr."""
     match item:
         case Failure(_, error):
             complain(str(error))
         case Gap():
             complain(str(item))
         case ClosedBucket(account, interval, revised):
-            newest = interval.totals or ConversationMetrics()
-            time = average(newest)
+            newest = Figures.of_metrics(interval.totals or ConversationMetrics())
+            time = newest.average
             print(  # noqa: T201 - it is what a command does
                 f"{show.span(interval, '%Y-%m-%d')} UTC  {account.id}"
-                f"  {newest.total_resolved_conversations} resolved:"
-                f" {newest.resolved_conversations_by_ccp} by agent,"
-                f" {newest.resolved_conversations_by_consumer} by consumer,"
-                f" {newest.resolved_conversations_by_system} by system"
-                f"{'' if time is None else f'; {show.duration(time)} on average'}"
+                f"  {newest.total} resolved: {newest.by_agent} by agent,"
+                f" {newest.by_consumer} by consumer, {newest.by_system} by system"
+                f"{'' if time is None else f'; {duration(time)} on average'}"
                 f"{' (revised)' if revised else ''}",
                 flush=True,
             )

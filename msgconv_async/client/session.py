@@ -134,8 +134,8 @@ class ConversationSession:
         retry: When failed requests are repeated.
         pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
         coalesce: Let calls that ask the same of the same account at the same time share one
-            request. One that gives up leaves it to the others; the last to give up cancels it. Who
-            comes when it has been out for a second has another, since it may be lost.
+            request. One that gives up leaves it to the others; the last to give up cancels it. A
+            call that comes when it has been out for a second has another, since it may be lost.
         fresh_for: Seconds for which an answer may be given again to the same question, though
             never across a five-minute edge. By default none is.
         max_body: The most bytes of an answer, decoded, that are read.

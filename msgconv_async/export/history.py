@@ -28,6 +28,7 @@ from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.rows import ACCOUNT_METRICS, SKILL_METRICS, Table
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
+from msgconv_async.protocol.report import average_time
 
 _BUCKETS = DAY // BUCKET
 _LATEST = datetime(9999, 12, 30, tzinfo=UTC)
@@ -88,7 +89,7 @@ class Day(msgspec.Struct, frozen=True):
     @property
     def average(self) -> float | None:
         """The average handling time: the total time by the count, never an average of averages."""
-        return self.handling / self.total if self.total and self.handling is not None else None
+        return average_time(self.total, self.handling)
 
 
 class History(msgspec.Struct, frozen=True, dict=True):

@@ -25,6 +25,7 @@ from msgconv_async.protocol.report import (
     ConversationMetrics,
     Interval,
     SkillBreakdown,
+    average_time,
 )
 
 _WHO = 4
@@ -126,8 +127,5 @@ def _sum(parts: Sequence[ConversationMetrics]) -> ConversationMetrics:
     columns = list(zip(*map(astuple, parts), strict=True))[: 2 * _WHO]
     known = [[value for value in column if value is not None] for column in columns]
     sums = [sum(values) if values else None for values in known]
-    averages = [
-        time / count if count and time is not None else None
-        for count, time in zip(sums[:_WHO], sums[_WHO:], strict=True)
-    ]
+    averages = map(average_time, sums[:_WHO], sums[_WHO:])
     return ConversationMetrics(*sums, *averages)

@@ -95,8 +95,8 @@ def gateway(
         raise ConfigurationError("a gateway needs at least one account")
     session = ConversationSession(
         base_url=base_url,
-        # A failure is told at once, and repeated by who knows how long an answer may take. Where
-        # both did it, one request would become sixteen in the middle of an outage.
+        # A failure is told at once, and repeated by the client, which knows how long an answer may
+        # take. Where both did it, one request would become sixteen in the middle of an outage.
         retry=RetryPolicy(waits=()),
         pacer=pacer,
         fresh_for=fresh_for,
@@ -295,7 +295,7 @@ class _Gateway:
         return web.json_response(_home(request, service))
 
     async def _trade(self, request: web.Request) -> web.Response:
-        """Let in who brings client credentials: with a token to ask for, the secret must be it."""
+        """Trade client credentials for a token: if the gateway has one, the secret must be it."""
         if refused := self._not_served(request):
             return refused.response()
         form = dict(parse_qsl((await request.read()).decode(errors="replace")))

@@ -6,19 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.pacing.adaptive import AdaptiveLimit, Belief
+from msgconv_async.pacing.adaptive import RATES, SLOTS, AdaptiveLimit, Belief
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.queue import Queue
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob, Schedule
-from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Ending: TypeAlias = Literal["answered", "throttled", "neutral"]
-
-RATES = (0.05, 10_000.0)
-"""Starts per second: the bounds of a rate that nobody bounded."""
-SLOTS = (1, 1000)
-"""Requests at once: the bounds of a concurrency that nobody bounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ class Pacer:
     loop that it is first used in.
 
     Args:
-        rate: Starts per second: a number fixes it, for who knows the limit; a pair bounds it.
+        rate: Starts per second: a number fixes it, where the limit is known; a pair bounds it.
         concurrency: Requests at once: a number fixes it, a pair bounds it.
 
     Raises:
@@ -71,7 +66,7 @@ class Pacer:
         sent: Requests started.
         answered: Requests that the service took on, whatever it made of them.
         throttled: Requests that it refused with 429.
-        retried: Requests that repeated one that had failed; counted by who sends them.
+        retried: Requests that repeated one that had failed; counted by the sender.
         answered_at: When the last one was answered, by the event loop's clock.
     """
 
@@ -203,8 +198,8 @@ class Pacer:
 class Turn:
     """One request's turn. Say in it how the service took the request.
 
-    Leaving without a word says nothing about the limit: so it is for failures on the way, failures
-    of the service, and cancellation.
+    Leaving without a word says nothing about the limit. That is right for failures on the way,
+    failures of the service, and cancellation.
     """
 
     __slots__ = ("_outcome", "_pacer", "_retry_after", "_start")

@@ -125,10 +125,10 @@ _OTHER_NAMES = {
     "skillsMetrics": "skillsMetricsPerAgent",
     "metricsTotal": "metricsTotals",
     **{
-        f"totalHandlingTime_resolvedConversationsThetotalby{who}": (
-            f"totalHandlingTime_resolvedConversations_by{who}"
+        f"totalHandlingTime_resolvedConversationsThetotalby{side}": (
+            f"totalHandlingTime_resolvedConversations_by{side}"
         )
-        for who in ("CCP", "Consumer", "System")
+        for side in ("CCP", "Consumer", "System")
     },
 }
 """The API page's second spelling of a name, and the one that real servers send."""
@@ -424,8 +424,8 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
     intervals = [
-        _Told(place, each.timestamp, each.data or each)
-        for place, each in enumerate(_elements(document.intervals, UNSET))
+        _Told(place, interval.timestamp, interval.data or interval)
+        for place, interval in enumerate(_elements(document.intervals, UNSET))
     ]
     return _Read(document, intervals)
 

@@ -157,7 +157,7 @@ def _ids(parameter: str, value: Any) -> Literal["all"] | tuple[int, ...] | None:
         return "all"
     if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Iterable):
         value = (value,)
-    unique = tuple(dict.fromkeys(_id(parameter, each) for each in value))
+    unique = tuple(dict.fromkeys(_id(parameter, given) for given in value))
     if not unique:
         raise InvalidQuery(
             parameter, (), 'at least one id is needed; leave it out for none, or say "all"'

@@ -62,6 +62,22 @@ class ConversationMetrics(
     avg_time_resolved_conversations: float | None = None
 
 
+def average_time(count: int | None, total_time: int | None) -> float | None:
+    """Return the average handling time of conversations: their total time over their count.
+
+    Averages of several periods or accounts cannot be averaged again. Add up counts and total times
+    instead, and work out the average of the sums.
+
+    Args:
+        count: How many conversations there were; None where it is not known.
+        total_time: Their total handling time; None where it is not known.
+
+    Returns:
+        The average, in the unit of the total; None if the count is 0, or one of the two is None.
+    """
+    return total_time / count if count and total_time is not None else None
+
+
 class AgentBreakdown(
     msgspec.Struct,
     frozen=True,
@@ -166,7 +182,9 @@ class ConversationReport(msgspec.Struct, frozen=True):
         the query and the instant of asking, and None if one of them is not known.
         """
         if self.intervals:
-            spans = tuple(Span(each.start, each.end, each.complete) for each in self.intervals)
+            spans = tuple(
+                Span(interval.start, interval.end, interval.complete) for interval in self.intervals
+            )
             end = min(self.at or spans[-1].end, spans[-1].end)
             return Window(spans[0].start, end.astimezone(UTC), spans)
         return window(self.at, self.query.timeframe) if self.at and self.query else None

@@ -101,12 +101,14 @@ class Aggregates:
 
     def _count(self, account_id: str, start: datetime, end: datetime) -> defaultdict[int, _Bucket]:
         buckets: defaultdict[int, _Bucket] = defaultdict(dict)
-        for each in self._source(account_id, start, end):
-            bucket = buckets[_number(each.resolved_at)]
-            cell = bucket.setdefault((each.skill, each.agent, each.group), [0] * 6)
-            place = _PLACE[each.resolved_by]
+        for conversation in self._source(account_id, start, end):
+            bucket = buckets[_number(conversation.resolved_at)]
+            cell = bucket.setdefault(
+                (conversation.skill, conversation.agent, conversation.group), [0] * 6
+            )
+            place = _PLACE[conversation.resolved_by]
             cell[place] += 1
-            cell[place + 3] += each.handling_time_ms
+            cell[place + 3] += conversation.handling_time_ms
         return buckets
 
 
@@ -148,7 +150,7 @@ def _sections(cells: _Cells, parameters: Parameters) -> dict[str, Any]:
     example), and the agent section counts an agent's conversations of every skill.
     """
     sums = {
-        skill: {agent: _sum(each) for agent, each in agents.items()}
+        skill: {agent: _sum(cell) for agent, cell in agents.items()}
         for skill, agents in cells.items()
     }
     sections: dict[str, Any] = {}
@@ -165,7 +167,7 @@ def _sections(cells: _Cells, parameters: Parameters) -> dict[str, Any]:
                 if agent in parameters.agents:
                     of_agent[agent].append(cell)
         sections["agentsMetrics"] = _breakdown(
-            {agent: _sum(each) for agent, each in of_agent.items()}
+            {agent: _sum(cell) for agent, cell in of_agent.items()}
         )
     if not sections:
         every = [cell for agents in sums.values() for cell in agents.values()]

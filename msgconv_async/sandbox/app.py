@@ -183,7 +183,7 @@ class Service:
 
     async def _hosts(self, request: web.Request) -> web.Response:
         _check_version(request, "version", "1.0")
-        return web.json_response({"baseURIs": [_home(request, each) for each in _SERVICES]})
+        return web.json_response({"baseURIs": [_home(request, service) for service in _SERVICES]})
 
     async def _host(self, request: web.Request) -> web.Response:
         _check_version(request, "version", "1.0")

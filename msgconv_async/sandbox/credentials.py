@@ -148,7 +148,9 @@ class CredentialStore:
             bearer: grant for bearer, grant in self._grants.items() if now < grant.expires
         }
         self._sessions = {
-            each.id: each for each in self._sessions.values() if each.bearer in self._grants
+            session.id: session
+            for session in self._sessions.values()
+            if session.bearer in self._grants
         }
 
     def _check_bearer(self, account_id: str, bearer: str) -> None:

@@ -36,7 +36,7 @@ _RESOLVED_AT = attrgetter("resolved_at")
 
 # Few at night, most in the middle of the day.
 _WAVE = [1.1 - math.cos((hour - 2) / 12 * math.pi) for hour in range(24)]
-_RHYTHM = [each / sum(_WAVE) for each in _WAVE]
+_RHYTHM = [hour / sum(_WAVE) for hour in _WAVE]
 
 # Medians of 8 and 6 minutes, and of an hour where nobody answered any more.
 _RESOLVERS: list[tuple[ResolvedBy, float]] = [
@@ -177,8 +177,8 @@ class Recorded:
 
     def __init__(self, conversations: Iterable[Conversation]) -> None:
         self._accounts: dict[str, list[Conversation]] = {}
-        for each in conversations:
-            self._accounts.setdefault(each.account, []).append(each)
+        for conversation in conversations:
+            self._accounts.setdefault(conversation.account, []).append(conversation)
         for each_account in self._accounts.values():
             each_account.sort(key=_RESOLVED_AT)
         if not self._accounts:
@@ -206,7 +206,7 @@ class Recorded:
     @property
     def last(self) -> datetime:
         """When the last of all was resolved."""
-        return max(each[-1].resolved_at for each in self._accounts.values())
+        return max(ordered[-1].resolved_at for ordered in self._accounts.values())
 
     def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:
         """Return the conversations that an account resolved from ``start`` up to ``end``."""

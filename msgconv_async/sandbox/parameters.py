@@ -136,6 +136,6 @@ def _ids(parameters: Mapping[str, Any], name: str) -> Ids | None:
     if text == "all":
         return ALL
     ids = text.split(",")
-    if not all(_ID.fullmatch(each) and -(2**63) <= int(each) < 2**63 for each in ids):
+    if not all(_ID.fullmatch(digits) and -(2**63) <= int(digits) < 2**63 for digits in ids):
         raise MalformedRequest(f'{name} must be numbers separated by commas, or "all"')
     return frozenset(map(int, ids))

@@ -243,11 +243,13 @@ class Sandbox:
         Raises:
             ConfigurationError: One is of an account that the sandbox does not have.
         """
-        for each in conversations:
-            if each.account not in self._account_ids:
-                raise ConfigurationError(f"account {each.account!r} is none of the sandbox's")
-            self._added.setdefault(each.account, []).append(each)
-            self._aggregates.forget(each.account)
+        for conversation in conversations:
+            if conversation.account not in self._account_ids:
+                raise ConfigurationError(
+                    f"account {conversation.account!r} is none of the sandbox's"
+                )
+            self._added.setdefault(conversation.account, []).append(conversation)
+            self._aggregates.forget(conversation.account)
 
     def resolved(self, account_id: str, start: datetime, end: datetime) -> list[Conversation]:
         """Return the truth: the conversations that an account resolved in a stretch of time.
@@ -266,9 +268,9 @@ class Sandbox:
         self, account_id: str, start: datetime, end: datetime
     ) -> Iterator[Conversation]:
         yield from self._source(account_id, start, end)
-        for each in self._added.get(account_id, ()):
-            if start <= each.resolved_at < end:
-                yield each
+        for conversation in self._added.get(account_id, ()):
+            if start <= conversation.resolved_at < end:
+                yield conversation
 
 
 async def _stop(runner: web.AppRunner) -> None:

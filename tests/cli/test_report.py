@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from msgconv_async.cli import show
+from msgconv_async.cli.captions import notes
 from msgconv_async.cli.chart import bars
 from msgconv_async.cli.page import page
-from msgconv_async.cli.report import Report, notes, shown
+from msgconv_async.cli.report import Report, shown
 from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from msgconv_async.cli.show import duration
+from msgconv_async.cli.figures import duration
 
 
 @pytest.mark.parametrize(

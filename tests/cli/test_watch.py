@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from msgconv_async import Account, BearerToken, ConversationMetrics, Interval, ServerError
-from msgconv_async.cli.watch import Row, _say, average, table
+from msgconv_async.cli.figures import average
+from msgconv_async.cli.watch import AccountRow, _say, table
 from msgconv_async.client.many.checkpoint import ClosedBucket, Failure, Gap
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
@@ -161,9 +162,9 @@ def test_in_a_terminal_the_table_is_drawn_again_in_its_place(sandbox: str) -> No
     assert b"Traceback" not in shown
 
 
-def row(account_id: str, *counts: int | None, first: datetime = EIGHT) -> Row:
+def row(account_id: str, *counts: int | None, first: datetime = EIGHT) -> AccountRow:
     """Return an account's row of so many conversations each five minutes; None is a blank."""
-    found = Row(account_id, Pacer())
+    found = AccountRow(account_id, Pacer())
     for number, count in enumerate(counts, 1):
         end = first + number * BUCKET
         metrics = ConversationMetrics(
@@ -176,7 +177,7 @@ def row(account_id: str, *counts: int | None, first: datetime = EIGHT) -> Row:
     return found
 
 
-def drawn(rows: list[Row], width: int = 80, height: int = 24) -> list[str]:
+def drawn(rows: list[AccountRow], width: int = 80, height: int = 24) -> list[str]:
     text = StringIO()
     console = Console(file=text, width=width, height=height, legacy_windows=False)
     console._environ = {}

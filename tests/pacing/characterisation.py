@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 from msgconv_async.pacing.adaptive import AdaptiveLimit
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob
-from msgconv_async.pacing.starts import Start
 from tests.pacing.simulation import (
     FixedWindow,
     LeakyBucket,

@@ -24,8 +24,8 @@ from typing import Protocol
 
 from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob, Schedule
-from msgconv_async.pacing.starts import Start
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Scale = Callable[[float], float]

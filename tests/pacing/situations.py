@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob
-from msgconv_async.pacing.starts import Start
 from tests.pacing.simulation import (
     Both,
     FixedWindow,

@@ -16,10 +16,10 @@ from statistics import fmean
 
 import pytest
 
-from msgconv_async.pacing import adaptive, starts
+from msgconv_async.pacing import adaptive, attribution, probe, recent, refusals, throughput
 from msgconv_async.pacing.adaptive import START_RATE, AdaptiveLimit
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob
-from msgconv_async.pacing.starts import Start
 from tests.pacing.simulation import (
     FixedWindow,
     LeakyBucket,
@@ -368,7 +368,7 @@ def test_ten_thousand_fresh_limits_are_small() -> None:
     assert 1_000 > size / 1000
     for each in range(1000):
         limits[0].started(each / 100, 1, "rate")
-    assert 160 >= len(limits[0]._starts._last)
+    assert 160 >= len(limits[0]._recent._last)
 
 
 # Constants earn their place: without them, a figure falls
@@ -376,7 +376,7 @@ def test_ten_thousand_fresh_limits_are_small() -> None:
 
 def without(monkeypatch: pytest.MonkeyPatch, constant: str, neutral: float) -> None:
     """Sets a constant wherever it is used to what has no effect, or the opposite one."""
-    for module in (adaptive, starts):
+    for module in (adaptive, attribution, probe, recent, refusals, throughput):
         if hasattr(module, constant):
             monkeypatch.setattr(module, constant, neutral)
 

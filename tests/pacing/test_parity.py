@@ -15,8 +15,8 @@ import pytest
 
 from msgconv_async.pacing.adaptive import AdaptiveLimit
 from msgconv_async.pacing.pacer import Ending, Pacer
+from msgconv_async.pacing.recent import Start
 from msgconv_async.pacing.schedule import Knob
-from msgconv_async.pacing.starts import Start
 from tests.pacing import simulation
 from tests.pacing.simulation import (
     Both,

@@ -19,6 +19,7 @@ from msgconv_async.protocol.report import (
     ConversationReport,
     Interval,
     SkillBreakdown,
+    average_time,
 )
 from tests.protocol.documents import (
     AVERAGES,
@@ -704,3 +705,14 @@ def test_an_interval_that_was_left_out_does_not_close_the_newest() -> None:
     report = decode_report(encode(document), ConversationQuery(20, interval=10), at=NOW)
 
     assert [True, False] == [each.complete for each in report.intervals]
+
+
+@pytest.mark.parametrize(
+    ("count", "total_time", "expected"),
+    [(4, 10, 2.5), (4, 0, 0), (-2, 5, -2.5), (0, 10, None), (None, 10, None), (4, None, None)],
+)
+def test_an_average_is_the_total_time_over_the_count(
+    count: int | None, total_time: int | None, expected: float | None
+) -> None:
+    """There is none of nothing, nor of what is not known."""
+    assert expected == average_time(count, total_time)

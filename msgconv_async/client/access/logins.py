@@ -193,9 +193,9 @@ class Logins:
             return
         now = asyncio.get_running_loop().time()
         self._held = {
-            account: each
-            for account, each in self._held.items()
-            if now < each.renew_at or isinstance(each, _HeldSession)
+            account: held
+            for account, held in self._held.items()
+            if now < held.renew_at or isinstance(held, _HeldSession)
         }
         self._sweep_at = max(SWEEP, 2 * len(self._held))
 

@@ -145,7 +145,7 @@ class _NotUsableError(aiohttp.ClientError):
 
 def _is_clean(protocol: ResponseHandler) -> bool:
     """Tell whether a connection is new, or nothing came on it since its last answer was whole."""
-    parser = protocol._parser  # noqa: SLF001 - who else knows of half a head?
+    parser = protocol._parser  # noqa: SLF001 - nothing public tells of half a head
     if parser is None:
         return True
     try:

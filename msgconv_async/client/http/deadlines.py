@@ -236,4 +236,4 @@ def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
         seen.add(id(found))
         traceback.clear_frames(found.__traceback__)
         before = (found.__cause__, found.__context__)
-        waiting += [each for each in before if each is not None and id(each) not in seen]
+        waiting += [cause for cause in before if cause is not None and id(cause) not in seen]

@@ -129,7 +129,7 @@ def _readings(text: str) -> Iterator[str]:
     yield text
     for _ in range(_LAYERS):
         found = {
-            reading for each in layer for decode in _DECODERS for reading in decode(each)
+            reading for text in layer for decode in _DECODERS for reading in decode(text)
         } - seen
         yield from found
         seen |= found

@@ -4,7 +4,7 @@ It runs in a task of its own, so that a caller who gives up does not take the ot
 one to give up cancels it. It may take as long as the most patient of those who wait allows.
 
 Nobody joins it while a request of its has been out for `JOIN_WITHIN`: that one may never be
-answered. Who comes then begins anew, and those who come after join that one.
+answered. A caller that comes then begins anew, and later callers join that one.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from msgconv_async.errors import MsgConvError
 T = TypeVar("T")
 
 JOIN_WITHIN = 1.0
-"""Seconds after a request was sent in which others may still join it. A lost one then costs those
-who came in one second, and however many ask the same, no more than one request a second is sent."""
+"""Seconds after a request was sent in which others may still join it. A lost one then costs the
+callers of one second, and however many ask the same, no more than one request a second is sent."""
 
 
 class _Flight(Generic[T]):
@@ -115,7 +115,7 @@ class SingleFlight(Generic[T]):
             await asyncio.wait(self._overtaken)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Tell whether who asked for this now would join others."""
+        """Tell whether a caller that asked for this now would join others."""
         flight = self._flights.get(key)
         return flight is not None and not flight.may_be_lost()
 
@@ -165,7 +165,7 @@ class SingleFlight(Generic[T]):
 
     def _landed(self, key: Hashable, flight: _Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(key, task)
-        # The exception was had by those who waited; with nobody left it is nobody's.
+        # Those who waited have the exception; if nobody is left, nobody needs it.
         if not task.cancelled() and task.exception() is None:
             self._relieve(flight)
 

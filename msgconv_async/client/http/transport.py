@@ -66,7 +66,7 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 
 GATEWAY = "Msgconv-Gateway"
 """The header by which a gateway (`msgconv_async.gateway`) is known: where an answer comes from, or
-what kind of failure it tells. Who sees it leaves the pace to the gateway."""
+what kind of failure it tells. A client that sees it leaves the pace to the gateway."""
 
 _GATEWAY_KINDS: dict[str, tuple[type[errors.ApiError], str]] = {
     "busy": (errors.RateLimited, "the gateway's queue is too long"),

@@ -54,7 +54,7 @@ class Gap(msgspec.Struct, frozen=True):
     end: datetime
 
     def __str__(self) -> str:
-        start, end = (f"{each.astimezone(UTC):%Y-%m-%d %H:%M}" for each in (self.start, self.end))
+        start, end = (f"{edge.astimezone(UTC):%Y-%m-%d %H:%M}" for edge in (self.start, self.end))
         return f"account {self.account.id}: {start} to {end} UTC lies too far back to be read"
 
 
@@ -149,7 +149,7 @@ def digest_of(queries: Iterable[ConversationQuery]) -> str:
     asked = []
     for query in queries:
         ids = (query.skill_ids, query.agent_ids, query.group_ids)
-        ordered = [sorted(each) if isinstance(each, tuple) else each for each in ids]
+        ordered = [sorted(wanted) if isinstance(wanted, tuple) else wanted for wanted in ids]
         asked.append(msgspec.json.encode([query.version, *ordered]))
     return blake2b(b"\n".join(sorted(asked)), digest_size=6).hexdigest()
 
@@ -183,7 +183,7 @@ def advance(
         A failure if buckets cannot be taken and that is news; then gaps, and buckets that are new
         or changed, in order of time.
     """
-    closed = [each for each in intervals if each.complete]
+    closed = [interval for interval in intervals if interval.complete]
     if not closed:
         return
     reached = closed[-1].end - REACH  # what starts before, the service no longer has
@@ -193,7 +193,9 @@ def advance(
             return
     if position is None:
         position = Position(closed[0].start)
-    reading = _Reading(position, {each.end: each for each in closed}, closed[-1].end, reached)
+    reading = _Reading(
+        position, {interval.end: interval for interval in closed}, closed[-1].end, reached
+    )
     if (error := reading.news(account)) is not None:
         yield Step(Failure(account, error), reading.position())
     for start, end in reading.forget():
@@ -279,7 +281,7 @@ class _Reading:
         gone = {end for end in self._missing if end - BUCKET < self._reached}
         self._missing -= gone & self._handed
         for start, end in _stretches(gone - self._handed):
-            self._missing = {each for each in self._missing if each > end}
+            self._missing = {missing for missing in self._missing if missing > end}
             yield start, end
         if self._through < self._reached:
             start, self._through = self._through, self._reached

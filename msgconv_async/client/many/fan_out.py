@@ -51,7 +51,7 @@ class _Outcomes:
         self._ended = False
 
     async def offer(self, outcome: Outcome) -> None:
-        """Wait until somebody takes it, which who already waits for one does at once."""
+        """Wait until somebody takes it; a taker that waits already does so at once."""
         if not self._hand(outcome):
             taken = asyncio.get_running_loop().create_future()
             self._offered.append((outcome, taken))
@@ -69,7 +69,7 @@ class _Outcomes:
         self.end()
 
     def _hand(self, outcome: Outcome | None) -> bool:
-        """Give it to who has waited longest, if anybody has; tell whether that is so."""
+        """Give it to the taker that has waited longest; tell whether there was one."""
         while self._takers:
             if not (taker := self._takers.popleft()).done():
                 taker.set_result(outcome)
@@ -208,16 +208,16 @@ def drawing_from(
 
         async def draw() -> AccountQuery | None:
             async with drawing:
-                async for each in later:
-                    return _question(each, query)
+                async for item in later:
+                    return _question(item, query)
             return None
 
     elif isinstance(asked, Iterable):
         ready = iter(asked)
 
         async def draw() -> AccountQuery | None:
-            for each in ready:
-                return _question(each, query)
+            for item in ready:
+                return _question(item, query)
             return None
 
     else:

@@ -82,8 +82,8 @@ _AT_START = 0.3
 pace at which a thousand accounts are asked ever after."""
 
 _BACKOFF = (0.0, 120.0, 240.0, 480.0)
-"""Seconds between the turns of an account after so many that the service failed: LivePerson asks
-for 2, 4, 8 minutes in longer outages. It goes no further: who was down is to be read soon after."""
+"""Seconds between the turns of an account, by how many failed in a row: LivePerson asks for 2, 4
+and 8 minutes in longer outages. They grow no further: a service that is back is to be read soon."""
 
 _OUTAGE = (ServerError, ConnectionFailed, RateLimited, DeadlineExceeded)
 
@@ -166,14 +166,16 @@ class Following:
         if isinstance(since, Checkpoint):
             self._positions |= since.accounts
         elif isinstance(since, datetime):
-            self._positions |= {each.id: Position(floor(since)) for each in accounts}
-            self._planned = {each.id for each in accounts}
+            self._positions |= {account.id: Position(floor(since)) for account in accounts}
+            self._planned = {account.id for account in accounts}
         self._begun: dict[str, float] = {}
         # A bucket that is closed a little early settles, and is read again.
         tolerance = _PERIOD if settle else _AGREE
         clocks = since.clocks if isinstance(since, Checkpoint) else {}
         self._clocks = dict(clocks)
-        self._beliefs = {each.id: ClockJudge(clocks.get(each.id), tolerance) for each in accounts}
+        self._judges = {
+            account.id: ClockJudge(clocks.get(account.id), tolerance) for account in accounts
+        }
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
         self._ended = False
@@ -343,7 +345,7 @@ class Following:
         """
         position = self._positions.get(account.id)
         taken = position.through if position and account.id not in self._planned else None
-        belief = self._beliefs[account.id]
+        belief = self._judges[account.id]
         answers, certain = [], True
         for query in self._queries:
             intervals, date = await self._ask(account, replace(query, timeframe=timeframe))
@@ -365,7 +367,7 @@ class Following:
 
     def _service_time(self, account: Account) -> datetime:
         """Return what the server's clock may show at most; at first the client's is believed."""
-        return instant(self._beliefs[account.id].service_time(self._now()))
+        return instant(self._judges[account.id].service_time(self._now()))
 
 
 def _is_outage(item: Item) -> bool:
@@ -382,8 +384,10 @@ def _side_by_side(
     """Put the sections of several answers into one interval each, where all of them have it."""
     first, *others = answers
     for other in others:
-        by_end = {each.end: each for each in other}
-        first = tuple(_beside(each, by_end[each.end]) for each in first if each.end in by_end)
+        by_end = {interval.end: interval for interval in other}
+        first = tuple(
+            _beside(interval, by_end[interval.end]) for interval in first if interval.end in by_end
+        )
     return first
 
 

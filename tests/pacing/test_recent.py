@@ -1,16 +1,16 @@
-"""What a refusal says about its cause."""
+"""What is remembered of the last starts, and what they tell."""
 
 import math
 
 import pytest
 
+from msgconv_async.pacing.recent import LOOK_BACK, RecentStarts
 from msgconv_async.pacing.schedule import Knob
-from msgconv_async.pacing.starts import LOOK_BACK, Starts
 
 
 def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:
     """Whoever was answered while the refusal travelled had left the server before it came."""
-    starts = Starts()
+    starts = RecentStarts()
     for number in range(1, 6):
         start = starts.add(number / 100, number, "rate")
     assert 5 == starts.company(start, 0.09)
@@ -22,7 +22,7 @@ def test_company_is_what_was_in_flight_when_the_refusal_was_decided() -> None:
 
 def test_a_refusal_later_than_all_others_tells_how_it_started() -> None:
     """So late that later starts were over: what it started with is all one knows."""
-    starts = Starts()
+    starts = RecentStarts()
     for number in range(1, 4):
         late = starts.add(number / 100, number, "rate")
     for each in range(4, 9):
@@ -31,20 +31,9 @@ def test_a_refusal_later_than_all_others_tells_how_it_started() -> None:
     assert 3 == starts.company(late, 1.0)
 
 
-def test_answers_as_fast_as_refusals_leave_nobody_but_oneself() -> None:
-    """Who was accepted was one, even if its answer came as soon as a refusal would have."""
-    starts = Starts()
-    for each in range(100):
-        starts.add(each / 10, 1, "rate")
-        starts.end(each / 10 + 0.04)
-    refused = starts.add(10.0, 2, "rate")
-    refused.refused = True
-    assert 1.0 < starts.testimony(refused, 10.04, 2, "concurrency")
-
-
 def test_the_speed_is_known_however_late_a_refusal_comes() -> None:
     """Of a hundred starts that are remembered, the oldest tell the speed of those before."""
-    starts = Starts()
+    starts = RecentStarts()
     for each in range(4 * LOOK_BACK):
         starts.add(each / 1000, 150, "rate")
         if each >= 2 * LOOK_BACK:
@@ -65,7 +54,7 @@ def test_demand_pauses_when_nobody_comes(
     gaps: list[tuple[float, Knob | None]], resumed: float, *, paused: bool
 ) -> None:
     """One start that nothing held is chance, unless it came long after the one before."""
-    starts, now = Starts(), 0.0
+    starts, now = RecentStarts(), 0.0
     for gap, held in gaps:
         now += gap
         starts.add(now, 1, held)
@@ -74,64 +63,20 @@ def test_demand_pauses_when_nobody_comes(
 
 def test_only_the_last_starts_are_remembered() -> None:
     """A start long ago is no longer looked at, and its refusal harms nothing."""
-    starts = Starts()
+    starts = RecentStarts()
     old = starts.add(0.0, 1, "rate")
     for each in range(1, 2 * LOOK_BACK):
         starts.add(each / 10, 1, "rate")
         starts.end(each / 10)
     old.refused = True
     assert starts.first_of_run(old) is None
-    assert 0.0 == starts.testimony(old, 100.0, 1, "rate")
+    assert starts.before(old) == []
     assert 10.0 == pytest.approx(starts.pace(starts.seq))
-
-
-def _play(starts: Starts, gaps: list[float], companies: list[int], count: int) -> float:
-    """So many starts, with these gaps and companies in turn; returns when the last one began."""
-    now, busy = 0.0, 0
-    for each in range(count):
-        now += gaps[each % len(gaps)]
-        company = companies[each % len(companies)]
-        while busy >= company:
-            starts.end(now)
-            busy -= 1
-        busy += 1
-        starts.add(now, busy, "rate")
-    return now
-
-
-@pytest.mark.parametrize("steered", ["rate", "concurrency"])
-def test_rare_company_at_an_ordinary_pace_blames_the_slots(steered: Knob) -> None:
-    """Five in flight and refused, where up to four were always accepted."""
-    starts = Starts()
-    now = _play(starts, [0.1, 0.05, 0.2, 0.08], [2, 3, 4], 100)
-    refused = starts.add(now + 0.1, 5, steered)
-    refused.refused = True
-    assert 1.0 < starts.testimony(refused, now + 0.14, 5, steered)
-
-
-@pytest.mark.parametrize("steered", ["rate", "concurrency"])
-def test_a_rare_pace_in_ordinary_company_blames_the_rate(steered: Knob) -> None:
-    """Three in flight and refused after a hurry, where five were accepted often."""
-    starts = Starts()
-    now = _play(starts, [0.1], [2, 3, 4, 5], 100)
-    for each in range(1, 9):
-        refused = starts.add(now + each / 100, 3, steered)
-    refused.refused = True
-    assert -1.0 > starts.testimony(refused, refused.at + 0.04, 3, steered)
-
-
-def test_four_accepted_are_little_evidence() -> None:
-    """A bucket refuses the fifth of the first starts as well as four slots do."""
-    starts = Starts()
-    now = _play(starts, [0.05], [1, 2, 3, 4], 4)
-    refused = starts.add(now + 0.05, 5, "rate")
-    refused.refused = True
-    assert 0.5 > abs(starts.testimony(refused, now + 0.09, 5, "rate"))
 
 
 def test_an_account_that_is_asked_now_and_then_holds_few_starts() -> None:
     """What was long before tells nothing, and thousands of accounts would remember it all."""
-    starts = Starts()
+    starts = RecentStarts()
     for turn in range(100):
         starts.add(300.0 * turn, 1, None)
         starts.add(300.0 * turn + 1, 1, None)
@@ -142,7 +87,7 @@ def test_an_account_that_is_asked_now_and_then_holds_few_starts() -> None:
 
 def test_a_pause_with_something_in_flight_forgets_nothing() -> None:
     """What is still under way will be compared with what was before."""
-    starts = Starts()
+    starts = RecentStarts()
     for place in range(10):
         starts.add(place / 10, 2, "rate")
     starts.add(1000.0, 2, None)

@@ -1,16 +1,13 @@
-"""The last starts of one account, and what a refusal among them says about its cause.
+"""The last starts of one account, and what was in flight and accepted among them.
 
-A limit on requests in flight and a limit on their rate refuse in different company. What was in
-flight when a request was refused is known exactly, from a server that refuses at once: what was in
-flight when it started, without what had been answered by the time its refusal came back, since a
-refusal takes as long to arrive as the answers of those who had left just then. A limit of n refuses
-at n + 1, every time, and accepts nobody in such company; a limit on the rate refuses in any
-company, but only when the pace was high. A server that is slow to refuse blurs this.
+What was in flight when a request was refused is known exactly, from a server that refuses at once:
+what was in flight when it started, without what had been answered by the time its refusal came
+back, since a refusal takes as long to arrive as the answers of those who had left just then. A
+server that is slow to refuse blurs this.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from typing import Final
 
@@ -20,7 +17,6 @@ REST: Final = 40  # answers in a rest: a probe ends after two rests, 1 in 80 is 
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 2 * REST  # starts that a refused one is compared with: back to the last probe
 PAST: Final = 120.0  # seconds without a request after which what was before tells nothing
-OWN: Final = 1 / (FEW + 2)  # the highest of a few: our own probes count as no rarer than that
 
 
 class Start:
@@ -41,7 +37,7 @@ class Start:
         return self.seq - self.in_flight
 
 
-class Starts:
+class RecentStarts:
     """The last 80 to 160 starts and ends, in order.
 
     After two minutes without a request they are forgotten: an account that is asked now and then,
@@ -61,7 +57,7 @@ class Starts:
         self._ends: list[float] = []
 
     def add(self, now: float, in_flight: int, held: Knob | None) -> Start:
-        """Notes a start; see `AdaptiveLimit.started`."""
+        """Take note of a start; see `AdaptiveLimit.started`."""
         self.seq += 1
         start = Start(now, self.seq, in_flight, held)
         last = self._last
@@ -74,7 +70,7 @@ class Starts:
         return start
 
     def end(self, now: float) -> None:
-        """Notes that one is over."""
+        """Take note that one is over."""
         self._ended += 1
         ends = self._ends
         ends.append(now)
@@ -85,10 +81,14 @@ class Starts:
         return seq - self.seq + len(self._last) - 1
 
     def demand_paused(self, resumed: float, rate: float) -> bool:
-        """Whether demand is below the limit, or was until the last start, which nothing held.
+        """Tell whether demand is below the limit, after a start that nothing held back.
 
-        So it is when nothing held the one before either, or when eight could have started since
-        then, or since a pause of ours was over (`resumed`).
+        It is if the start before was not held back either. It also is if the limit would have let
+        eight more start since then, or since a pause of ours was over.
+
+        Args:
+            resumed: When our last pause was over, in monotonic seconds.
+            rate: Starts per second that are allowed.
         """
         if len(self._last) < 2:  # noqa: PLR2004 - the last one and the one before
             return True
@@ -96,75 +96,54 @@ class Starts:
         return before.held is None or last.at - max(before.at, resumed) > FEW / rate
 
     def pace(self, seq: int) -> float:
-        """Starts per second over the last few up to this one; 0.0: not known."""
+        """Return the starts per second over the last few up to this one; 0.0 if not known."""
         here = max(self._index(seq), min(FEW, len(self._last) - 1))
         if here < FEW:
             return 0.0
         return FEW / max(self._last[here].at - self._last[here - FEW].at, 0.001)
 
     def speed_before(self, seq: int) -> float:
-        """Accepted per second just before the start numbered so; 0.0: not known."""
+        """Return what was accepted per second just before a start; 0.0 if that is not known."""
         here = self._index(seq)
         if len(self._last) < self.seq:  # some are forgotten: the oldest that are not tell as much
             here = max(here, 2 * FEW + 1)
         before = self._last[max(0, here - 1 - 2 * FEW) : here]
         if len(before) < FEW:
             return 0.0
-        accepted = sum(not each.refused for each in before[1:])
+        accepted = sum(not start.refused for start in before[1:])
         return accepted / max(before[-1].at - before[0].at, 0.001)
 
+    def before(self, start: Start) -> list[Start]:
+        """The recent starts before this one, oldest first; none if it is long forgotten itself."""
+        here = self._index(start.seq)
+        return self._last[max(0, here - LOOK_BACK) : max(0, here)]
+
     def most_in_flight(self) -> int:
-        """The most that were in flight with a recent start that was not refused; at least 1."""
+        """Return the most requests in flight at a recent start that was not refused; at least 1."""
         recent = self._last[-LOOK_BACK:]
-        return max((each.in_flight for each in recent if not each.refused), default=1)
+        return max((start.in_flight for start in recent if not start.refused), default=1)
 
     def first_of_run(self, last: Start) -> Start | None:
-        """The first of the starts refused in a row that ends with this one; None: long ago."""
+        """Return the first of the starts refused in a row up to this one; None if forgotten."""
         here = self._index(last.seq)
         while here > 0 and self._last[here - 1].refused:
             here -= 1
         return self._last[here] if here > 0 else None
 
     def company(self, refused: Start, now: float) -> int:
-        """What was in flight, itself included, when it was refused, if it is told so just now.
+        """Return the requests in flight when one was refused, itself included.
 
-        A refusal so late that all of them, and more, are over by then tells only how it started.
+        A refusal that arrives so late that all of them are over tells only how many there were when
+        it started.
+
+        Args:
+            refused: The start that was refused.
+            now: When the refusal arrived, in monotonic seconds.
         """
-        left = self._left(refused, now)
+        left = self.left(refused, now)
         return left if left > 0 else refused.in_flight
 
-    def _left(self, start: Start, when: float) -> int:
-        """What was in flight at its start, less what was over later (or is forgotten by now)."""
+    def left(self, start: Start, when: float) -> int:
+        """Return the requests in flight at a start, less those that were over by an instant."""
         ended = self._ended - len(self._ends) + bisect_right(self._ends, when)
         return start.in_flight - (ended - start.ended)
-
-    def testimony(self, refused: Start, now: float, company: int, steered: Knob | None) -> float:
-        """How much rarer its company was than its pace, as a logarithm: above 0 blames the slots.
-
-        Both are ranked among the recent starts that were not refused. The pace is how full a
-        bucket would be that is drained as fast as requests were accepted.
-        """
-        here = self._index(refused.seq)
-        recent = self._last[max(0, here - LOOK_BACK) : max(0, here)]
-        accepted = [each for each in recent if not each.refused]
-        if not accepted:
-            return 0.0
-        drained = len(accepted) / max(refused.at - recent[0].at, 0.001)
-        fill, at = 0.0, recent[0].at
-        fills = []
-        for each in accepted:
-            fill = max(0.0, fill - drained * (each.at - at)) + 1.0
-            at = each.at
-            fills.append(fill)
-        pace = _rank(max(0.0, fill - drained * (refused.at - at)) + 1.0, fills)
-        if steered == "rate":
-            pace = max(pace, OWN)
-        trip = now - refused.at
-        companies = [max(1, self._left(each, each.at + trip)) for each in accepted]
-        return math.log(pace / _rank(company, companies))
-
-
-def _rank(value: float, others: list[float] | list[int]) -> float:
-    """The share of the others that are higher, by Laplace's rule; of those that are equal, half."""
-    higher = sum((each > value) + 0.5 * (each == value) for each in others)
-    return (higher + 1) / (len(others) + 2)

@@ -1,0 +1,105 @@
+"""The starts that were refused in a row, and when they are an outage.
+
+One refusal, or two, is the limit's answer to a probe. Three starts refused in a row mean that
+everything is refused: a quota for a long time is used up, or the service is in trouble. Then
+nothing starts until the time is over that the server asked for; where it asked for none, a third of
+the time since the first refusal. After that one start goes first, alone, and tells whether it is
+over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+from msgconv_async.pacing.probe import LONGEST_WAIT, REST_SECONDS
+from msgconv_async.pacing.recent import RecentStarts, Start
+
+OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
+
+_NOBODY = Start(-math.inf, 0, 0, None)
+
+
+class Ended(NamedTuple):
+    """A run of refusals that an answer ended.
+
+    Attributes:
+        outage: Whether everything was refused.
+        seconds: From the first start that was refused to the one that was answered.
+        turned: When the limit let requests through again, about: halfway between the last refusal
+            (or the end of its Retry-After) and the start that was answered.
+    """
+
+    outage: bool
+    seconds: float
+    turned: float
+
+
+class Refusals:
+    """The run of refusals that goes on, if there is one.
+
+    Attributes:
+        count: Starts refused in a row; 0 if the last outcome to tell was an answer.
+        first: The first of them.
+        last: The last of them; also that of the run before.
+    """
+
+    __slots__ = ("_head_start", "_until", "count", "first", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = self.last = _NOBODY
+        self._until = -math.inf  # the last refused start, or the end of its Retry-After
+        self._head_start = 0.0
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether everything is refused."""
+        return self.count >= OUTAGE
+
+    @property
+    def is_returning(self) -> bool:
+        """Whether, in an outage, the start that goes first is under way."""
+        return self.is_outage and not self._head_start
+
+    def add(self, start: Start, recent: RecentStarts, now: float, retry_after: float) -> float:
+        """Take note of one more refusal; they may arrive in any order.
+
+        Args:
+            start: The start that was refused, marked so.
+            recent: The last starts.
+            now: Monotonic seconds.
+            retry_after: Seconds that the server asked for, or 0.0.
+
+        Returns:
+            Until when nothing should start, in monotonic seconds; -inf if this is no outage.
+        """
+        if start.seq > self.last.seq:
+            self.last, self._until = start, start.at
+        if retry_after:
+            self._until = max(self._until, now + retry_after)
+        first = recent.first_of_run(self.last)
+        if first or not self.count:
+            self.first = first or start
+        self.count = max(1, self.last.seq - self.first.seq + 1)
+        if self.count < OUTAGE:
+            return -math.inf
+        self._head_start = min(2.0 * (now - start.at), REST_SECONDS)  # refused, it takes half of it
+        wait = retry_after or min((now - self.first.at) / OUTAGE, LONGEST_WAIT)
+        return now + wait
+
+    def take_head_start(self) -> float:
+        """Return the seconds by which a start goes before all others; 0.0 unless it is the first.
+
+        The first after an outage takes it, and nobody after that.
+        """
+        seconds, self._head_start = self._head_start, 0.0
+        return seconds
+
+    def end(self, answered: Start) -> Ended:
+        """End the run with the answer to a later start, and return what it was."""
+        turned = (min(self._until, answered.at) + answered.at) / 2
+        ended = Ended(self.is_outage, answered.at - self.first.at, turned)
+        self.count = 0
+        self._head_start = 0.0
+        return ended
