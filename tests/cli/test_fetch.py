@@ -360,7 +360,7 @@ def test_a_full_disk_is_one_line(sandbox: str) -> None:
 
 @pytest.mark.parametrize(
     ("form", "timeframe", "unbuffered"),
-    [("csv", 1440, ""), ("csv", 1440, "1"), ("json", 1440, "1"), ("table", 480, "1")],
+    [("csv", 1440, ""), ("csv", 1440, "1"), ("json", 1440, "1"), ("table", 1440, "1")],
 )
 def test_all_of_a_result_is_written_or_its_loss_is_said(
     form: str, timeframe: int, unbuffered: str
