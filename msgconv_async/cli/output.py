@@ -130,4 +130,4 @@ def report_ndjson(account_id: str, report: ConversationReport) -> bytes:
 
 def joined(documents: dict[str, bytes]) -> bytes:
     """Return one JSON object that holds each document, byte for byte, under its name."""
-    return _ENCODER.encode({name: msgspec.Raw(each) for name, each in documents.items()})
+    return _ENCODER.encode({name: msgspec.Raw(document) for name, document in documents.items()})

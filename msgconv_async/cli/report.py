@@ -123,12 +123,12 @@ class _Charts:
         told = {day.day: day for day in self.history.by_skill[skill]}
         days = [told.get(day) or total((), day) for day in self.history.calendar]
         labels = [f"{day.day:%d}{marked(day.day, self.history)[10:]}" for day in days]
-        who = ("by_agent", "by_consumer", "by_system")
+        sides = ("by_agent", "by_consumer", "by_system")
         name = skill_name(skill)
         return [
             bars(
                 f"{name}: █ agent ▒ consumer ░ system",
-                [[getattr(day, by) or 0 for day in days] for by in who],
+                [[getattr(day, side) or 0 for day in days] for side in sides],
                 labels,
                 console,
                 width=width,

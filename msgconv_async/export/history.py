@@ -125,12 +125,12 @@ class History(msgspec.Struct, frozen=True, dict=True):
         Where none were collected, these are sums over the skills, unless there is but one.
         """
         found: dict[int | None, list[Day]] = {}
-        for each in self.days:
-            found.setdefault(each.skill_id, []).append(each)
+        for day in self.days:
+            found.setdefault(day.skill_id, []).append(day)
         totals = found.pop(None, [])
         if not totals and len(found) > 1:
-            days = groupby(self.days, lambda each: each.day)
-            totals = [total(list(each), day) for day, each in days]
+            days = groupby(self.days, lambda day: day.day)
+            totals = [total(list(of_day), day) for day, of_day in days]
         skills = {id_: tuple(found[id_]) for id_ in sorted(found, key=lambda id_: id_ or 0)}
         return {None: tuple(totals), **skills} if totals else skills
 
@@ -139,7 +139,7 @@ def total(days: Sequence[Day], day: date) -> Day:
     """Return the sums of days, as of one day and of no skill; of none, they are None."""
     sums: list[int | None] = []
     for name in Day.__struct_fields__[2:]:
-        known = [number for each in days if (number := getattr(each, name)) is not None]
+        known = [number for day in days if (number := getattr(day, name)) is not None]
         sums.append(sum(known) if known else None)
     return Day(day, None, *sums)
 
@@ -206,13 +206,15 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
         tuple(
             sorted(
                 (
-                    Day(_date(day), *(None if each is None else int(each) for each in figures))
+                    Day(
+                        _date(day), *(None if figure is None else int(figure) for figure in figures)
+                    )
                     for table, skill in ((SKILL_METRICS, "skill_id"), (ACCOUNT_METRICS, "NULL"))
                     for day, *figures in _select(
                         dataset, _SUMS, table.name, until, since=since, skill=skill
                     )
                 ),
-                key=lambda each: each.day,
+                key=lambda day: day.day,
             )
         ),
         partial,

@@ -53,18 +53,18 @@ def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]
             count twice; or an interval lies in more than one period.
     """
     size = _period(minutes)
-    ordered = sorted(intervals, key=lambda each: each.start)
+    ordered = sorted(intervals, key=lambda interval: interval.start)
     for one, other in pairwise(ordered):
         if other.start < one.end:
             raise ValueError(f"the intervals {_span(one)} and {_span(other)} overlap")
-    for each in ordered:
-        if _number(each.start, size) != _number(each.end - BUCKET, size):
+    for interval in ordered:
+        if _number(interval.start, size) != _number(interval.end - BUCKET, size):
             raise ValueError(
-                f"the interval {_span(each)} lies in more than one period of {minutes} minutes"
+                f"the interval {_span(interval)} lies in more than one period of {minutes} minutes"
             )
     return tuple(
         _total(EPOCH + number * size, size, list(parts))
-        for number, parts in groupby(ordered, key=lambda each: _number(each.start, size))
+        for number, parts in groupby(ordered, key=lambda part: _number(part.start, size))
     )
 
 
@@ -87,14 +87,14 @@ def _span(interval: Interval) -> str:
 
 
 def _total(start: datetime, size: timedelta, parts: Sequence[Interval]) -> Interval:
-    covered = sum((each.end - each.start for each in parts), timedelta())
-    skills = [each.skills for each in parts if each.skills is not None]
-    agents = [each.agents for each in parts if each.agents is not None]
-    totals = [each.totals for each in parts if each.totals is not None]
+    covered = sum((part.end - part.start for part in parts), timedelta())
+    skills = [part.skills for part in parts if part.skills is not None]
+    agents = [part.agents for part in parts if part.agents is not None]
+    totals = [part.totals for part in parts if part.totals is not None]
     return Interval(
         start,
         start + size,
-        complete=covered == size and all(each.complete for each in parts),
+        complete=covered == size and all(part.complete for part in parts),
         skills=_skills(skills) if skills else None,
         agents=_agents(agents) if agents else None,
         totals=_sum(totals) if totals else None,
@@ -104,10 +104,10 @@ def _total(start: datetime, size: timedelta, parts: Sequence[Interval]) -> Inter
 def _skills(parts: Sequence[SkillBreakdown]) -> SkillBreakdown:
     by_skill: dict[int, list[AgentBreakdown]] = {}
     for part in parts:
-        for skill_id, each in part.per_skill.items():
-            by_skill.setdefault(skill_id, []).append(each)
+        for skill_id, of_skill in part.per_skill.items():
+            by_skill.setdefault(skill_id, []).append(of_skill)
     return SkillBreakdown(
-        {skill_id: _agents(each) for skill_id, each in by_skill.items()},
+        {skill_id: _agents(found) for skill_id, found in by_skill.items()},
         _sum([part.totals for part in parts]),
     )
 
@@ -115,10 +115,10 @@ def _skills(parts: Sequence[SkillBreakdown]) -> SkillBreakdown:
 def _agents(parts: Sequence[AgentBreakdown]) -> AgentBreakdown:
     by_agent: dict[int, list[ConversationMetrics]] = {}
     for part in parts:
-        for agent_id, each in part.per_agent.items():
-            by_agent.setdefault(agent_id, []).append(each)
+        for agent_id, of_agent in part.per_agent.items():
+            by_agent.setdefault(agent_id, []).append(of_agent)
     return AgentBreakdown(
-        {agent_id: _sum(each) for agent_id, each in by_agent.items()},
+        {agent_id: _sum(found) for agent_id, found in by_agent.items()},
         _sum([part.totals for part in parts]),
     )
 

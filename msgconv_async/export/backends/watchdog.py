@@ -66,7 +66,7 @@ def watched(address: str, *, every: float = EVERY, patience: int = PATIENCE) -> 
 
 
 def _answers(connect: Any, address: str, patience: int) -> bool:
-    """Tell whether a server says anything to who wants to connect, if only a refusal."""
+    """Tell whether a server says anything to a new connection, if only a refusal."""
     began = time.monotonic()
     try:
         connect(address, connect_timeout=patience).close()
