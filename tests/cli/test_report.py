@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from datetime import date
@@ -24,6 +22,7 @@ from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store
 from tests.cli.conftest import Run, clean_environment, run_process, run_without
 from tests.export.sample_history import at, gap, row, store
+from tests.programs import program
 
 SKILLS = [
     row("71", at(2), (0, 0, 1), 8_000, skill_id=4),
@@ -331,11 +330,7 @@ def test_names_are_text_in_a_page(history: History) -> None:
 
 def browsed(folder: Path, page: Path) -> tuple[str, list[str]]:
     """Return a page as a browser has it after its scripts, and what the page has requested."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        if os.environ.get("CI_REQUIRE_SERVERS") == "1":
-            pytest.fail("there is no chromium to look at the page with")
-        pytest.skip("there is no chromium to look at the page with")
+    browser = program("chromium")
     log = folder / "log.json"
     options = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync
         --disable-background-networking --disable-component-update --virtual-time-budget=10000

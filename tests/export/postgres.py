@@ -18,6 +18,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from tests.programs import missing
+
 _PATIENCE = 20.0
 
 
@@ -26,13 +28,6 @@ def programs() -> Path | None:
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
     return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
-
-
-def missing(what: str) -> None:
-    """Skip the test for want of a program, but where everything has been installed fail it."""
-    if os.environ.get("CI_REQUIRE_SERVERS"):
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from msgconv_async.pacing.adaptive import Belief
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import USER
 from tests.gateway.support import get, path, running
+from tests.programs import program
 
 BELIEF = Belief("rate", 50.0, 50.0, 12, 4.0)
 
@@ -83,6 +85,21 @@ async def test_metrics_count_by_account() -> None:
         assert 3 == samples["msgconv_gateway_request_duration_seconds_count", one]
         assert {one, ""} == {account for _, account in samples}
         assert two not in {account for _, account in samples}
+
+
+async def test_metrics_are_as_prometheus_wants_them() -> None:
+    """Its own checker finds nothing to say about names, units and help."""
+    promtool = program("promtool")
+    async with Sandbox() as sandbox, running(sandbox) as url:
+        [account_id] = sandbox.account_ids
+        for target in (path(account_id), path("9")):
+            await get(url + target)
+        _, _, text = await get(f"{url}/metrics")
+    process = await asyncio.create_subprocess_exec(
+        promtool, "check", "metrics", stdin=PIPE, stdout=PIPE, stderr=STDOUT
+    )
+    said, _ = await process.communicate(text)
+    assert (0, b"") == (process.returncode, said)
 
 
 async def test_strangers_ids_make_no_new_series() -> None:
