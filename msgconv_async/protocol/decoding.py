@@ -1,11 +1,12 @@
 """From the bytes of a response to a report, or to an error that says what is wrong and where.
 
 Almost every answer takes the short way: one decoder whose types know exactly the names that the
-service sends, as fast as the format allows. An answer that departs from them takes the long way:
-the document is cut into its sections and intervals, and each of these is decoded by the same types
-where it can be. Otherwise the long way's own types decode it: they skip members that they do not
-know, accept the API page's second spelling of a name, and read what other writers of JSON put for a
-number (``21.0`` for a count, ``"NaN"`` for no value). What even they refuse costs its own interval.
+service sends (`wire`), as fast as the format allows. One that has new members besides is nearly as
+fast when these were learnt (`new_members`). Any other answer takes the long way: the document is
+cut into its sections and intervals, and each of these is decoded by the same types where it can be.
+Otherwise the long way's own types decode it: they skip members that they do not know, accept the
+API page's second spelling of a name, and read what other writers of JSON put for a number
+(``21.0`` for a count, ``"NaN"`` for no value). What even they refuse costs its own interval.
 
 An answer is bounded before it is built: intervals by the longest time frame, ids by 64 bits,
 objects by the size of the body. Members that nobody knows are skipped and never built.
@@ -30,7 +31,8 @@ from msgspec.structs import astuple, fields
 from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.protocol.buckets import BUCKET, EPOCH
-from msgconv_async.protocol.query import MAX_TIMEFRAME, MIN_INTERVAL, ConversationQuery
+from msgconv_async.protocol.new_members import UNKNOWN_FIELD, NewMembers, shown
+from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import (
     AgentBreakdown,
     ConversationMetrics,
@@ -39,6 +41,16 @@ from msgconv_async.protocol.report import (
     Interval,
     SkillBreakdown,
     Unreadable,
+)
+from msgconv_async.protocol.wire import (
+    DOCUMENT,
+    OTHER_NAMES,
+    Document,
+    Sections,
+    WireInterval,
+    array,
+    elements,
+    names,
 )
 
 FREE = 1024 * 1024
@@ -53,9 +65,6 @@ _WINDOW = 16 * 1024
 _WINDOWS = 64
 """Bytes that are looked at together, and how many times at least. Of an answer a sixteenth is."""
 
-_MOST_INTERVALS = 2 * (MAX_TIMEFRAME // MIN_INTERVAL + 1)
-"""Twice as many as the longest time frame has, since each may come twice."""
-
 _SURVEYED = 1024 * 1024
 """Bytes of an answer in which unknown names are looked for one by one, and of a part in which the
 place of a misfit is."""
@@ -63,56 +72,7 @@ place of a misfit is."""
 _MOST_UNKNOWN = 20
 """Unknown names that are told of one part of an answer."""
 
-_UNKNOWN_FIELD = re.compile(
-    r"Object contains unknown field `(?P<name>.*)` - at `(?P<path>.*)`", re.DOTALL
-)
-"""What msgspec says of the first."""
-
-_LONGEST_NAME = 60
-"""Characters of a name that are shown."""
-
 OnUnknown: TypeAlias = Callable[[str], None]
-
-
-# -- The short way: the names that the service sends, and no others -------------------------------
-
-
-class _Sections(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    rename={
-        "skills": "skillsMetricsPerAgent",
-        "agents": "agentsMetrics",
-        "totals": "metricsTotals",
-    },
-):
-    skills: SkillBreakdown | None = None
-    agents: AgentBreakdown | None = None
-    totals: ConversationMetrics | None = None
-
-
-class _Interval(_Sections, frozen=True, kw_only=True, rename={"data": "metricsData"}):
-    """Usually ``metricsData`` holds the sections; a sibling page shows them beside it."""
-
-    timestamp: int
-    data: _Sections | None = None
-
-
-def _array(element: Any, absent: Any) -> Any:
-    """Return the type of an array of intervals that is refused at its first element too many."""
-    places = [(f"_{place}", element, absent) for place in range(_MOST_INTERVALS)]
-    return msgspec.defstruct("Intervals", places, array_like=True, forbid_unknown_fields=True)
-
-
-_Document = msgspec.defstruct(
-    "Document",
-    [("intervals", _array(_Interval | msgspec.UnsetType, UNSET) | None, None)],
-    bases=(_Sections,),
-    frozen=True,
-    rename={"intervals": "metricsByIntervals"},
-)
-_DOCUMENT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Document)
 
 
 _NOTHING, _NULL = Raw(), Raw(b"null")
@@ -121,28 +81,11 @@ _NOTHING, _NULL = Raw(), Raw(b"null")
 
 # -- The long way: what else may stand there ------------------------------------------------------
 
-_OTHER_NAMES = {
-    "skillsMetrics": "skillsMetricsPerAgent",
-    "metricsTotal": "metricsTotals",
-    **{
-        f"totalHandlingTime_resolvedConversationsThetotalby{side}": (
-            f"totalHandlingTime_resolvedConversations_by{side}"
-        )
-        for side in ("CCP", "Consumer", "System")
-    },
-}
-"""The API page's second spelling of a name, and the one that real servers send."""
-
-
-def _names(kind: Any) -> dict[str, str]:
-    """Return the names that a struct's members have on the wire, by their attribute."""
-    return {member.name: member.encode_name for member in fields(kind)}
-
 
 _SECTIONS = {
     spelling: name
-    for name, wire in _names(_Sections).items()
-    for spelling in (*(other for other, usual in _OTHER_NAMES.items() if usual == wire), wire)
+    for name, wire in names(Sections).items()
+    for spelling in (*(other for other, usual in OTHER_NAMES.items() if usual == wire), wire)
 }
 """The attribute of a section by its spellings, the usual one last."""
 
@@ -152,10 +95,10 @@ def _tolerant(kind: Any, **types: Any) -> Any:
 
     Its members may be null. After them it has those whose names the API page spells another way.
     """
-    usual = {name: wire for name, wire in _names(kind).items() if name in types}
+    usual = {name: wire for name, wire in names(kind).items() if name in types}
     other = {
         f"other_{name}": (spelling, types[name])
-        for spelling, meant in _OTHER_NAMES.items()
+        for spelling, meant in OTHER_NAMES.items()
         for name, wire in usual.items()
         if wire == meant
     }
@@ -250,13 +193,13 @@ def _skills(told: Any) -> SkillBreakdown:
     return SkillBreakdown(per_skill, _metrics(told.totals or told.other_totals))
 
 
-def _sections(told: Any) -> _Sections:
+def _sections(told: Any) -> Sections:
     found = {}
     for spelling, name in _SECTIONS.items():
         part = getattr(told, spelling)
         if part not in (_NOTHING, _NULL) and _says_something(part, spelling):
-            found[name] = _decoded(part, _members(_Sections)[spelling])
-    return _Sections(**found)
+            found[name] = _decoded(part, _members(Sections)[spelling])
+    return Sections(**found)
 
 
 def _says_something(part: Raw, spelling: str) -> bool:
@@ -265,12 +208,12 @@ def _says_something(part: Raw, spelling: str) -> bool:
     One that has others only, such as an error, is no section.
     """
     members = _split(part)
-    return not members or not members.keys().isdisjoint(_members(_members(_Sections)[spelling]))
+    return not members or not members.keys().isdisjoint(_members(_members(Sections)[spelling]))
 
 
-def _interval(told: Any) -> _Interval:
+def _interval(told: Any) -> WireInterval:
     sections = _sections(told if told.data is None else told.data)
-    return _Interval(sections.skills, sections.agents, sections.totals, timestamp=told.timestamp)
+    return WireInterval(sections.skills, sections.agents, sections.totals, timestamp=told.timestamp)
 
 
 _LONG_WAY: dict[Any, tuple[msgspec.json.Decoder[Any], Callable[[Any], Any]]] = {
@@ -279,8 +222,8 @@ _LONG_WAY: dict[Any, tuple[msgspec.json.Decoder[Any], Callable[[Any], Any]]] = {
     ConversationMetrics: (msgspec.json.Decoder(_AnyMetrics), _metrics),
     AgentBreakdown: (msgspec.json.Decoder(_AnyAgents), _agents),
     SkillBreakdown: (msgspec.json.Decoder(_AnySkills), _skills),
-    _Sections: (msgspec.json.Decoder(_AnySections), _sections),
-    _Interval: (msgspec.json.Decoder(_AnyInterval), _interval),
+    Sections: (msgspec.json.Decoder(_AnySections), _sections),
+    WireInterval: (msgspec.json.Decoder(_AnyInterval), _interval),
 }
 _SHORT_WAY = {kind: msgspec.json.Decoder(kind) for kind in _LONG_WAY}
 
@@ -288,7 +231,7 @@ _OUTLINE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
     msgspec.defstruct(
         "Outline",
         [
-            ("intervals", _array(Raw, _NOTHING) | None, None),
+            ("intervals", array(Raw, _NOTHING) | None, None),
             *((spelling, Raw, _NOTHING) for spelling in _SECTIONS),
         ],
         rename={"intervals": "metricsByIntervals"},
@@ -303,6 +246,10 @@ _STAMP: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
 )
 
 
+_NEW = NewMembers()
+"""What this process learnt. It only makes answers quicker to read: what they say is the same."""
+
+
 # -- A document read ------------------------------------------------------------------------------
 
 
@@ -311,13 +258,13 @@ class _Told(NamedTuple):
 
     place: int
     timestamp: int
-    sections: _Sections | UnexpectedResponse
+    sections: Sections | UnexpectedResponse
 
 
 class _Read(NamedTuple):
     """A document: the sections over the whole time frame, and the intervals as they came."""
 
-    whole: _Sections | UnexpectedResponse
+    whole: Sections | UnexpectedResponse
     intervals: list[_Told]
 
 
@@ -418,16 +365,42 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
             f"{len(body)} bytes with more than an object or array in {OBJECT_BYTES} are no metrics"
         )
     try:
-        document = _DOCUMENT.decode(body)
+        return _read_whole(body, on_unknown)
     except msgspec.ValidationError as error:
         return _read_in_parts(body, _Survey(on_unknown, error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
+
+
+def _read_whole(body: bytes, on_unknown: OnUnknown | None) -> _Read:
+    """Read a document of the usual types, or one that has new members besides.
+
+    Raises:
+        msgspec.ValidationError: It is neither, and must be read in parts.
+    """
+    if _NEW.expected and (read := _read_with_new_members(body, on_unknown)):
+        return read
+    try:
+        document = DOCUMENT.decode(body)
+    except msgspec.ValidationError as refused:
+        if _NEW.learn(refused) and (read := _read_with_new_members(body, on_unknown)):
+            return read
+        raise
     intervals = [
         _Told(place, interval.timestamp, interval.data or interval)
-        for place, interval in enumerate(_elements(document.intervals, UNSET))
+        for place, interval in enumerate(elements(document.intervals, UNSET))
     ]
     return _Read(document, intervals)
+
+
+def _read_with_new_members(body: bytes, on_unknown: OnUnknown | None) -> _Read | None:
+    """Read a document that may have members which are not known; None if it must go in parts."""
+    read = _NEW.read(body, on_unknown or (lambda _: None))
+    if read is None:
+        return None
+    _check_utf8(body)  # what is skipped is not decoded
+    told = [_Told(place, *interval) for place, interval in enumerate(read.intervals)]
+    return _Read(read.whole, told)
 
 
 def _is_flood(body: bytes) -> bool:
@@ -456,23 +429,23 @@ def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
         raise UnexpectedResponse(what, where=path.rstrip("`") or "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
-    survey.unknown_in(Raw(body), _Document, "$")
+    survey.unknown_in(Raw(body), Document, "$")
     sections: dict[str, Any] = {}
-    whole: _Sections | UnexpectedResponse
+    whole: Sections | UnexpectedResponse
     try:
         for spelling, name in _SECTIONS.items():
             part = getattr(outline, spelling)
             if part not in (_NOTHING, _NULL) and _says_something(part, spelling):
-                of = _members(_Sections)[spelling]
+                of = _members(Sections)[spelling]
                 sections[name] = _part(part, of, f"$.{spelling}", survey)
-        whole = _Sections(**sections)
+        whole = Sections(**sections)
     except UnexpectedResponse as error:
         whole = error
     intervals = []
-    for place, part in enumerate(_elements(outline.intervals, _NOTHING)):
-        told: _Sections | UnexpectedResponse
+    for place, part in enumerate(elements(outline.intervals, _NOTHING)):
+        told: Sections | UnexpectedResponse
         try:
-            interval = _part(part, _Interval, f"$.metricsByIntervals[{place}]", survey)
+            interval = _part(part, WireInterval, f"$.metricsByIntervals[{place}]", survey)
             timestamp, told = interval.timestamp, interval.data or interval
         except UnexpectedResponse as error:
             try:
@@ -481,12 +454,6 @@ def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
                 raise error from None  # nobody can tell which interval it is
         intervals.append(_Told(place, timestamp, told))
     return _Read(whole, intervals)
-
-
-def _elements(array: Any, absent: Any) -> tuple[Any, ...]:
-    """Return what came in an array of intervals."""
-    places = () if array is None else astuple(array)
-    return places[: places.index(absent)] if absent in places else places
 
 
 def _part(part: Raw, kind: Any, path: str, survey: _Survey) -> Any:
@@ -522,7 +489,7 @@ def _misfit(part: Raw, kind: Any, path: str, error: msgspec.ValidationError) -> 
         try:
             _the_long_way(inner, of)
         except msgspec.ValidationError as cause:
-            step = f"[{_shown(name)!r}]" if get_origin(kind) is dict else f".{name}"
+            step = f"[{shown(name)!r}]" if get_origin(kind) is dict else f".{name}"
             return _misfit(inner, of, path + step, cause)
     try:
         msgspec.json.decode(part, type=kind)  # says what is wrong by the usual type
@@ -543,8 +510,8 @@ class _Survey:
     def __init__(self, on_unknown: OnUnknown | None, error: msgspec.ValidationError) -> None:
         self._on_unknown = on_unknown
         self._left = _SURVEYED
-        if first := _UNKNOWN_FIELD.fullmatch(str(error)):
-            self._tell(f"{first['path']}.{_shown(first['name'])}")
+        if first := UNKNOWN_FIELD.fullmatch(str(error)):
+            self._tell(f"{first['path'] or '$'}.{shown(first['name'])}")
 
     def unknown_in(self, part: Raw, kind: Any, path: str) -> None:
         """Tell those of one part, as long as not too much was searched."""
@@ -568,7 +535,7 @@ def _unknown(part: Raw, kind: Any, path: str) -> Iterator[str]:
             yield from _unknown(inner, get_args(kind)[1], f"{path}[*]")
             return
         if name not in known:
-            yield f"{path}.{_shown(name)}"
+            yield f"{path}.{shown(name)}"
         elif (of := known[name]) is not None:
             yield from _unknown(inner, of, f"{path}.{name}")
 
@@ -609,12 +576,8 @@ def _members(kind: Any) -> dict[str, Any]:
     }
     if "metricsByIntervals" in types:
         types["metricsByIntervals"] = None
-    other = {name: types[usual] for name, usual in _OTHER_NAMES.items() if usual in types}
+    other = {name: types[usual] for name, usual in OTHER_NAMES.items() if usual in types}
     return types | other
-
-
-def _shown(name: str) -> str:
-    return ascii(name[:_LONGEST_NAME])[1:-1]
 
 
 # -- Intervals in the order of time ---------------------------------------------------------------
@@ -672,9 +635,9 @@ def _in_order(
 
 def _by_end(
     told: list[_Told], query: ConversationQuery | None
-) -> dict[datetime, _Sections | UnexpectedResponse]:
+) -> dict[datetime, Sections | UnexpectedResponse]:
     """Return what was told of each interval by its end, each once."""
-    by_end: dict[datetime, _Sections | UnexpectedResponse] = {}
+    by_end: dict[datetime, Sections | UnexpectedResponse] = {}
     for place, timestamp, sections in told:
         path = f"$.metricsByIntervals[{place}]"
         try:
@@ -696,17 +659,17 @@ def _by_end(
     return by_end
 
 
-def _same(one: _Sections | UnexpectedResponse, other: _Sections | UnexpectedResponse) -> bool:
+def _same(one: Sections | UnexpectedResponse, other: Sections | UnexpectedResponse) -> bool:
     return (
-        isinstance(one, _Sections)
-        and isinstance(other, _Sections)
+        isinstance(one, Sections)
+        and isinstance(other, Sections)
         and (one.skills, one.agents, one.totals) == (other.skills, other.agents, other.totals)
     )
 
 
 def _asked_for(
-    sections: _Sections | UnexpectedResponse, query: ConversationQuery | None, path: str
-) -> _Sections | UnexpectedResponse:
+    sections: Sections | UnexpectedResponse, query: ConversationQuery | None, path: str
+) -> Sections | UnexpectedResponse:
     """Return the sections, or the error that one which was asked for is absent."""
     if query is None or isinstance(sections, UnexpectedResponse):
         return sections
@@ -734,6 +697,8 @@ def _beyond_the_calendar() -> UnexpectedResponse:
 
 def _check_utf8(body: bytes) -> None:
     """Raise UnicodeDecodeError for what is no UTF-8, without a copy of the whole."""
+    if body.isascii():  # most are, and this is many times as fast
+        return
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(body), _SURVEYED):
         decoder.decode(body[start : start + _SURVEYED])
