@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -47,6 +48,10 @@ PACE_EVERY = 3.0
 
 WAITING = 200
 """Messages that may wait for a viewer."""
+
+ADD_UP_EVERY = 2.0
+"""Seconds for which the sum of all accounts may be told again: a page asks for it a little later
+after a change, so that it misses none."""
 
 VIEWERS = 100
 """Viewers at most."""
@@ -122,7 +127,8 @@ class Live:
         self._rows = {account.id: Row(account.id) for account in self._accounts}
         self._encoded: dict[str, msgspec.Raw] = {}
         self._changed: set[str] = set()
-        self._together: dict[str, Any] | None = None
+        self._together: dict[str, Any] = {"accounts": 0}
+        self._added_up_at = -math.inf
         self._paced: dict[str, list[Any]] = {}
         self._checkpoint: Checkpoint | None = None
         self._viewers: set[Viewer] = set()
@@ -184,7 +190,9 @@ class Live:
 
     def everything(self) -> dict[str, Any]:
         """Return two days of all accounts together."""
-        if self._together is None:
+        now = asyncio.get_running_loop().time()
+        if not self._together["accounts"] or now - self._added_up_at >= ADD_UP_EVERY:
+            self._added_up_at = now
             day, today, before, accounts = together(self._memories.values())
             self._together = {"day": day, "today": today, "before": before, "accounts": accounts}
         return self._together
@@ -236,7 +244,6 @@ class Live:
         match item:
             case ClosedBucket():
                 self._memories[account_id].add(item.interval)
-                self._together = None
                 row.failure = ""
             case Gap():
                 row.gap = str(item)

@@ -78,7 +78,7 @@ export class AccountView {
         ["Against the day before", change(summary.compared, summary.common) || "-", summary.common ? `in ${counted(summary.common, "bucket", "buckets")} seen on both days` : "no common hours seen yet", "change"],
       );
     }
-    const allowed = `so far ${count(pace.concurrency)} at once, ${pace.rate} a second`;
+    const allowed = `allowed so far: ${count(pace.concurrency)} at once, ${count(Math.round(pace.rate))} a second`;
     tiles.push(
       ["Limit, believed", limit(pace), pace.by === null ? allowed : "requests", "limit"],
       ["Queue", count(pace.waiting), `requests; ${count(pace.flight)} in flight`, "queue"],

@@ -83,7 +83,7 @@ export class DayChart {
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1e3), "Etc/UTC"),
         axes: [
           { ...axis, space: 56, values: time },
-          { ...axis, size: 52, space: 36, values: whole },
+          { ...axis, size: (_, labels) => 20 + 7 * Math.max(3, ...(labels ?? []).map((label) => label.length)), space: 36, values: whole },
         ],
         series: [
           {},

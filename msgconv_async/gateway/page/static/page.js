@@ -7,7 +7,8 @@ import { accounts, now, take } from "./state.js";
 import { connect } from "./stream.js";
 import { Table } from "./table.js";
 
-const REDRAW_ALL = 15e3; // milliseconds between two readings of all accounts' day
+const REDRAW_ALL = 2500; // milliseconds from a change to the reading of all accounts' day: the gateway adds up every 2 s
+const REDRAW_SOON = 500; // as long as there is nothing to draw
 const NOTES = 3;
 const title = document.title;
 
@@ -19,7 +20,7 @@ const allChart = new DayChart(document.getElementById("all-plot"));
 
 let heardAt = null;
 let isLost = false;
-let drawnAll = -Infinity;
+let hasDrawn = false;
 let planned = 0;
 
 function route() {
@@ -47,7 +48,6 @@ function heard(kind, message) {
     set(connection, "Connected");
     connection.dataset.state = "connected";
     document.body.dataset.lost = "";
-    drawnAll = -Infinity;
     if (view.id) view.ask();
   } else if (view.id && changed.has(view.id)) view.ask();
   if (changed.size) planAll();
@@ -107,23 +107,28 @@ function showNotes(failing) {
 
 function planAll() {
   if (planned || view.id) return;
-  planned = setTimeout(drawAll, Math.max(0, drawnAll + REDRAW_ALL - performance.now()));
+  planned = setTimeout(drawAll, hasDrawn ? REDRAW_ALL : REDRAW_SOON);
+}
+
+function together(number) {
+  const known = accounts.size || number;
+  return number === known ? `All accounts together, ${count(number)}` : `${count(number)} of ${count(known)} accounts together`;
 }
 
 async function drawAll() {
   clearTimeout(planned);
   planned = 0;
-  drawnAll = performance.now();
   try {
     const response = await fetch("live/all", { cache: "no-store" });
     if (!response.ok) return;
     const all = await response.json();
-    if (!all.accounts) return set(document.getElementById("all-caption"), "All accounts: nothing was seen yet.");
+    hasDrawn = all.accounts > 0;
+    if (!hasDrawn) return set(document.getElementById("all-caption"), "All accounts: nothing was seen yet.");
     allChart.show(all.day, all.today, all.before);
     const both = all.today.map((value, place) => [value, all.before[place]]).filter(([one, other]) => one !== null && other !== null && other !== undefined);
     const sum = (place) => count(both.reduce((total, pair) => total + pair[place], 0));
     const compared = both.length ? `In the hours seen on both days: ${sum(0)}, and ${sum(1)} the day before.` : "The same hours of the day before were not seen.";
-    set(document.getElementById("all-caption"), `${counted(all.accounts, "account", "accounts")} together: resolved in each five minutes of ${day(all.day)}, UTC. ${compared}`);
+    set(document.getElementById("all-caption"), `${together(all.accounts)}: resolved in each five minutes of ${day(all.day)}, UTC. ${compared}`);
   } catch {
     // the connection is lost: the stream says so
   }

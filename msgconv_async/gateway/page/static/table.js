@@ -18,7 +18,7 @@ const COLUMNS = [
   { id: "average", name: "Average", unit: "handling time", key: (account) => account.average, show: (account) => (account.summary ? written(account.summary.last[0], account.summary.last[4]) : "") },
   { id: "until", name: "Until", unit: "UTC, and age", key: (account) => account.age, show: (account) => (account.summary ? `${clock(account.summary.end)}, ${ago(account.age)}` : "") },
   { id: "today", name: "Today", unit: "resolved", key: (account) => account.summary?.today ?? null, show: (account) => count(account.summary?.today) },
-  { id: "change", name: "Change", unit: "on the day before, same hours", key: (account) => account.change, show: (account) => (account.summary ? change(account.summary.compared, account.summary.common) || "-" : "") },
+  { id: "change", name: "Change", unit: "on day before", key: (account) => account.change, show: (account) => (account.summary ? change(account.summary.compared, account.summary.common) || "-" : "") },
   { id: "hours", name: "Curve", unit: "today and day before", key: (account) => account.summary?.today ?? null },
   { id: "limit", name: "Limit", unit: "requests, as believed", key: (account) => account.limit, show: (account) => limit(account.pace) },
   { id: "queue", name: "Queue", unit: "requests", key: (account) => account.pace.waiting, show: (account) => count(account.pace.waiting) },
