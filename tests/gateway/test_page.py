@@ -63,6 +63,18 @@ async def test_nobody_looks_and_nothing_is_asked(quick: Clock) -> None:
         assert 0 == sandbox.requests.total()
 
 
+@pytest.mark.parametrize(
+    ("site", "status"),
+    [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)],
+)
+async def test_a_page_of_another_site_makes_it_ask_nothing(site: str, status: int) -> None:
+    async with Sandbox() as sandbox, running(sandbox) as url:
+        for target in ("/live/all", f"/live/account/{sandbox.account_ids[0]}"):
+            assert status == (await get(url + target, **{"Sec-Fetch-Site": site}))[0]
+        if status != 200:
+            assert status == (await get(f"{url}/live/events", **{"Sec-Fetch-Site": site}))[0]
+
+
 async def test_a_page_that_is_switched_off_is_not_there() -> None:
     async with Sandbox() as sandbox, running(sandbox, page=False) as url:
         for target in ("/", "/live/events", "/live/all"):

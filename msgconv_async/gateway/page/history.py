@@ -73,7 +73,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Memory:
-    """One account's figures, some 40 kB for as long as it lasts."""
+    """One account's figures: some 35 kB, and 1 kB for each agent, for as long as it lasts."""
 
     def __init__(self) -> None:
         self._numbers = array("q", [_ABSENT]) * _SLOTS

@@ -117,6 +117,13 @@ class Page:
             return _html(self._files.page("login.html"))
         return _html(self._files.page("index.html", "token" if self._logins.needed else ""))
 
+    def _may_read(self, request: web.Request) -> bool:
+        """Tell whether data may be told: to no page of another site, which would make it follow."""
+        return request.headers.get("Sec-Fetch-Site", "none") in {
+            "same-origin",
+            "none",
+        } and self._logins.lets_in(request)
+
     async def _static(self, request: web.Request) -> web.Response:
         file = self._files.get(request.match_info["name"])
         if file is None:
@@ -126,7 +133,7 @@ class Page:
         )
 
     async def _account(self, request: web.Request) -> web.Response:
-        if not self._logins.lets_in(request):
+        if not self._may_read(request):
             return _stranger()
         account = self._live.account(request.match_info["account"])
         if account is None:
@@ -134,14 +141,14 @@ class Page:
         return _json(account)
 
     async def _everything(self, request: web.Request) -> web.Response:
-        if not self._logins.lets_in(request):
+        if not self._may_read(request):
             return _stranger()
         return _json(self._live.everything())
 
     # ------------------------------------------------------------------ the stream
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        if not self._logins.lets_in(request):
+        if not self._may_read(request):
             return _stranger()
         entered = self._live.enter()
         if entered is None:
