@@ -336,8 +336,7 @@ def test_a_month_takes_as_much_memory_as_two_days() -> None:
         memory.add(closed(MIDNIGHT + number * BUCKET, number % 100))
         if number >= 2 * 288 and number % 288 == 0:
             sizes.add(
-                sys.getsizeof(memory._numbers)
-                + sys.getsizeof(memory._values)
+                sum(map(sys.getsizeof, memory._columns))
                 + sum(map(sys.getsizeof, memory._hour.values()))
             )
     assert len(sizes) == 1
