@@ -63,19 +63,25 @@ export class AccountView {
     }
     const { summary, pace } = account;
     const said = [account.failure && `Failing since ${clock(account.failedAt, true)} UTC: ${account.failure}`, account.gap];
-    if (!summary) said.push("Nothing was seen yet.");
-    else said.push(`${account.state === "stale" ? "Stale: the" : "The"} last closed five minutes end at ${clock(summary.end)} UTC, ${ago(account.age)} ago.`);
+    if (summary) {
+      const the = account.state === "stale" ? "Stale: the" : "The";
+      said.push(`${the} last closed five minutes end at ${clock(summary.end)} UTC, ${ago(account.age)} ago.`);
+    } else said.push("Nothing was seen yet.");
     set(state, said.filter(Boolean).join(" "));
     this.element.dataset.state = account.state;
     const tiles = [];
     if (summary) {
       const [total, agent, consumer, system, time] = summary.last;
+      const resolvers = [agent, consumer, system].map((value) => count(value) || "-").join(" · ");
+      const common = summary.common
+        ? `in ${counted(summary.common, "bucket", "buckets")} seen on both days`
+        : "no common hours seen yet";
       tiles.push(
         ["Resolved, last 5 minutes", count(total), "conversations", "total"],
-        ["By agent, consumer, system", [agent, consumer, system].map((value) => count(value) || "-").join(" · "), "conversations", "resolvers"],
+        ["By agent, consumer, system", resolvers, "conversations", "resolvers"],
         ["Average handling time", written(total, time), "of these", "average"],
         ["Resolved today", count(summary.today), `conversations, in ${counted(summary.seen, "bucket", "buckets")} seen`, "today"],
-        ["Against the day before", change(summary.compared, summary.common) || "-", summary.common ? `in ${counted(summary.common, "bucket", "buckets")} seen on both days` : "no common hours seen yet", "change"],
+        ["Against the day before", change(summary.compared, summary.common) || "-", common, "change"],
       );
     }
     const allowed = `allowed so far: ${count(pace.concurrency)} at once, ${count(Math.round(pace.rate))} a second`;

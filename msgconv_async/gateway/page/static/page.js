@@ -1,6 +1,6 @@
 // The page: what is heard goes into the state, and from there to what is seen.
 
-import { AccountView, set } from "./account.js";
+import { AccountView, compared, set } from "./account.js";
 import { DayChart } from "./chart.js";
 import { ago, clock, count, counted, day, written } from "./format.js";
 import { accounts, now, take } from "./state.js";
@@ -9,6 +9,7 @@ import { Table } from "./table.js";
 
 const REDRAW_ALL = 2500; // milliseconds from a change to the reading of all accounts' day: the gateway adds up every 2 s
 const REDRAW_SOON = 500; // as long as there is nothing to draw
+const SHOW = 200; // milliseconds in which what is heard is gathered: hundreds of rows take their time
 const NOTES = 3;
 const title = document.title;
 
@@ -21,7 +22,7 @@ const allChart = new DayChart(document.getElementById("all-plot"));
 let heardAt = null;
 let isLost = false;
 let hasDrawn = false;
-let planned = 0;
+const planned = { show: 0, all: 0 };
 
 function route() {
   const id = decodeURIComponent(location.hash.slice(1));
@@ -51,7 +52,7 @@ function heard(kind, message) {
     if (view.id) view.ask();
   } else if (view.id && changed.has(view.id)) view.ask();
   if (changed.size) planAll();
-  show();
+  planned.show ||= setTimeout(show, SHOW);
 }
 
 function lost() {
@@ -64,22 +65,31 @@ function lost() {
 // Said once aloud, and kept up to date to the eye: a screen reader is not to hear it every second.
 function tell() {
   if (!isLost) return;
-  set(connection, heardAt === null ? "No connection to the gateway. Trying again." : `Connection lost. What is shown is of ${clock(heardAt, true)} UTC, and grows old. Trying again.`);
+  const said =
+    heardAt === null
+      ? "No connection to the gateway."
+      : `Connection lost. What is shown is of ${clock(heardAt, true)} UTC, and grows old.`;
+  set(connection, `${said} Trying again.`);
 }
 
 function show() {
+  clearTimeout(planned.show);
+  planned.show = 0;
   if (view.id) view.fill();
   table.update();
   const all = [...accounts.values()];
   const heardOf = all.filter((account) => account.summary);
   const sum = (figure) => all.reduce((total, account) => total + (figure(account) ?? 0), 0);
   const last = (place) => sum((account) => account.summary?.last[place]);
-  const states = ["failing", "stale", "waiting"].map((state) => [all.filter((account) => account.state === state).length, state]).filter(([number]) => number);
+  const states = ["failing", "stale", "waiting"]
+    .map((state) => [all.filter((account) => account.state === state).length, state])
+    .filter(([number]) => number);
+  const by = `${count(last(1))} by agent, ${count(last(2))} by consumer, ${count(last(3))} by system`;
   const text = {
     accounts: count(all.length),
     states: states.map(([number, state]) => `${count(number)} ${state}`).join(", ") || "all well",
     total: heardOf.length ? count(last(0)) : "-",
-    resolvers: heardOf.length ? `conversations: ${count(last(1))} by agent, ${count(last(2))} by consumer, ${count(last(3))} by system` : "conversations",
+    resolvers: heardOf.length ? `conversations: ${by}` : "conversations",
     average: heardOf.length ? written(last(0), last(4)) : "-",
     queue: count(sum((account) => account.pace.waiting)),
     flight: `requests; ${count(sum((account) => account.pace.flight))} in flight`,
@@ -106,8 +116,8 @@ function showNotes(failing) {
 }
 
 function planAll() {
-  if (planned || view.id) return;
-  planned = setTimeout(drawAll, hasDrawn ? REDRAW_ALL : REDRAW_SOON);
+  if (planned.all || view.id) return;
+  planned.all = setTimeout(drawAll, hasDrawn ? REDRAW_ALL : REDRAW_SOON);
 }
 
 function together(number) {
@@ -116,8 +126,8 @@ function together(number) {
 }
 
 async function drawAll() {
-  clearTimeout(planned);
-  planned = 0;
+  clearTimeout(planned.all);
+  planned.all = 0;
   try {
     const response = await fetch("live/all", { cache: "no-store" });
     if (!response.ok) return;
@@ -125,10 +135,11 @@ async function drawAll() {
     hasDrawn = all.accounts > 0;
     if (!hasDrawn) return set(document.getElementById("all-caption"), "All accounts: nothing was seen yet.");
     allChart.show(all.day, all.today, all.before);
-    const both = all.today.map((value, place) => [value, all.before[place]]).filter(([one, other]) => one !== null && other !== null && other !== undefined);
-    const sum = (place) => count(both.reduce((total, pair) => total + pair[place], 0));
-    const compared = both.length ? `In the hours seen on both days: ${sum(0)}, and ${sum(1)} the day before.` : "The same hours of the day before were not seen.";
-    set(document.getElementById("all-caption"), `${together(all.accounts)}: resolved in each five minutes of ${day(all.day)}, UTC. ${compared}`);
+    const both = all.today.map((value, place) => [value, all.before[place]]).filter((pair) => !pair.includes(null));
+    const sum = (place) => both.reduce((total, pair) => total + pair[place], 0);
+    const said = compared({ common: both.length, compared: [sum(0), sum(1)] });
+    const shown = `${together(all.accounts)}: resolved in each five minutes of ${day(all.day)}, UTC. ${said}`;
+    set(document.getElementById("all-caption"), shown);
   } catch {
     // the connection is lost: the stream says so
   }

@@ -4,8 +4,13 @@ import { drawHours, hoursElement } from "./chart.js";
 import { ago, change, clock, count, limit, written } from "./format.js";
 import { accounts } from "./state.js";
 
+const collator = new Intl.Collator("en", { numeric: true });
 const last = (place) => (account) => account.summary?.last[place] ?? null;
 const shownLast = (place) => (account) => count(last(place)(account));
+
+const ofSummary = (show) => (account) => (account.summary ? show(account.summary, account) : "");
+const changed = (summary) => change(summary.compared, summary.common) || "-";
+const averaged = ({ last: [total, , , , time] }) => written(total, time);
 
 // name; unit, in the head; what to sort by; what to show.
 const COLUMNS = [
@@ -15,15 +20,43 @@ const COLUMNS = [
   { id: "agent", name: "By agent", unit: "in 5 min", key: last(1), show: shownLast(1) },
   { id: "consumer", name: "By consumer", unit: "in 5 min", key: last(2), show: shownLast(2) },
   { id: "system", name: "By system", unit: "in 5 min", key: last(3), show: shownLast(3) },
-  { id: "average", name: "Average", unit: "handling time", key: (account) => account.average, show: (account) => (account.summary ? written(account.summary.last[0], account.summary.last[4]) : "") },
-  { id: "until", name: "Until", unit: "UTC, and age", key: (account) => account.age, show: (account) => (account.summary ? `${clock(account.summary.end)}, ${ago(account.age)}` : "") },
-  { id: "today", name: "Today", unit: "resolved", key: (account) => account.summary?.today ?? null, show: (account) => count(account.summary?.today) },
-  { id: "change", name: "Change", unit: "on day before", key: (account) => account.change, show: (account) => (account.summary ? change(account.summary.compared, account.summary.common) || "-" : "") },
-  { id: "hours", name: "Curve", unit: "today and day before", key: (account) => account.summary?.today ?? null },
-  { id: "limit", name: "Limit", unit: "requests, as believed", key: (account) => account.limit, show: (account) => limit(account.pace) },
-  { id: "queue", name: "Queue", unit: "requests", key: (account) => account.pace.waiting, show: (account) => count(account.pace.waiting) },
-  { id: "refused", name: "429s", unit: "requests refused", key: (account) => account.pace.refused, show: (account) => count(account.pace.refused) },
+  { id: "average", name: "Average", unit: "handling time", key: (account) => account.average, show: ofSummary(averaged) },
+  {
+    id: "until",
+    name: "Until",
+    unit: "UTC, and age",
+    key: (account) => account.age,
+    show: ofSummary((summary, account) => `${clock(summary.end)}, ${ago(account.age)}`),
+  },
+  { id: "today", name: "Today", unit: "resolved", key: ofToday, show: (account) => count(ofToday(account)) },
+  { id: "change", name: "Change", unit: "on day before", key: (account) => account.change, show: ofSummary(changed) },
+  { id: "hours", name: "Curve", unit: "today and day before", key: ofToday },
+  {
+    id: "limit",
+    name: "Limit",
+    unit: "requests, as believed",
+    key: (account) => account.limit,
+    show: (account) => limit(account.pace),
+  },
+  {
+    id: "queue",
+    name: "Queue",
+    unit: "requests",
+    key: (account) => account.pace.waiting,
+    show: (account) => count(account.pace.waiting),
+  },
+  {
+    id: "refused",
+    name: "429s",
+    unit: "requests refused",
+    key: (account) => account.pace.refused,
+    show: (account) => count(account.pace.refused),
+  },
 ];
+
+function ofToday(account) {
+  return account.summary?.today ?? null;
+}
 
 function stateText(account) {
   return account.state === "ok" && account.gap ? "ok, with a gap" : account.state;
@@ -34,7 +67,7 @@ function compare(one, other) {
     const place = one.findIndex((value, index) => value !== other[index]);
     return place < 0 ? 0 : one[place] - other[place];
   }
-  return typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
+  return typeof one === "string" ? collator.compare(one, other) : one - other;
 }
 
 export class Table {
