@@ -88,14 +88,28 @@ def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
 
 
 @app.command
-async def demo() -> int:
+async def demo(*, web: Switch = False, port: WholeOrNone = None) -> int:
     """Ask a local server of 50 accounts for a day each, and show what comes of it.
 
     Needs no LivePerson account and no network; takes some seconds.
+
+    Parameters
+    ----------
+    web
+        Show the gateway's live page of these accounts instead, in a browser, until Ctrl-C. Prints
+        one line, "listening on http://127.0.0.1:PORT". Needs the extra "gateway".
+    port
+        The port of that page; a free one if not given.
     """
     from msgconv_async.cli import demo  # noqa: PLC0415 - each command loads what it needs
 
-    return await demo.run()
+    if not web:
+        if port is not None:
+            raise ConfigurationError("--port: it is the port of the page that --web shows")
+        return await demo.run()
+    from msgconv_async.cli import demo_web  # noqa: PLC0415
+
+    return await demo_web.run(0 if port is None else port)
 
 
 @app.command
@@ -173,6 +187,7 @@ async def gateway(
     tls_cert: Path | None = None,
     tls_key: Path | None = None,
     state: Path | None = None,
+    no_page: Switch = False,
     grace: float = 25.0,
 ) -> int:
     """Own the pace of accounts for any number of clients, which ask it as they would LivePerson.
@@ -203,6 +218,9 @@ async def gateway(
         Its key, a PEM file.
     state
         A file that keeps what was learnt about the accounts' limits over restarts.
+    no_page
+        Do not serve the live page at /. While somebody looks at it, it sends two requests of every
+        account each five minutes; otherwise none.
     grace
         Seconds in which what is in flight may end after SIGTERM.
     """
@@ -218,6 +236,7 @@ async def gateway(
         max_wait=max_wait,
         token=gateway.token(token_env),
         state=state,
+        page=not no_page,
         grace=grace,
     )
 

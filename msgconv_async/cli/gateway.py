@@ -56,6 +56,7 @@ async def run(
     max_wait: float,
     token: str | None,
     state: Path | None,
+    page: bool,
     grace: float,
 ) -> int:
     """Serve until SIGINT (Ctrl-C) or SIGTERM."""
@@ -67,6 +68,7 @@ async def run(
         max_wait=max_wait,
         token=token,
         state=state,
+        page=page,
     )
     log_to_stderr(logging.WARNING)
     async with serving(app, place, grace) as url:

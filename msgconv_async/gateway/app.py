@@ -27,6 +27,8 @@ from msgconv_async.errors import (
 from msgconv_async.gateway import answers, parameters, state
 from msgconv_async.gateway.answers import Refusal
 from msgconv_async.gateway.metrics import CONTENT_TYPE, AccountMetrics, Metrics
+from msgconv_async.gateway.page.live import Live
+from msgconv_async.gateway.page.routes import Page
 from msgconv_async.pacing.adaptive import Belief
 from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.query import ConversationQuery
@@ -60,6 +62,7 @@ def gateway(
     max_wait: float = MAX_WAIT,
     token: str | None = None,
     state: Path | None = None,
+    page: bool = True,
     pacer: Callable[[], Pacer] = Pacer,
 ) -> web.Application:
     """Make a gateway to some accounts, for one's own server.
@@ -77,11 +80,14 @@ def gateway(
         token: What clients must send as ``Authorization: Bearer``, or trade for such a token as
             their client secret; None asks for nothing.
         state: A file that keeps what was learnt about the accounts' limits over restarts.
+        page: Serve the live page at ``/``. While somebody looks at it, every account is followed,
+            with two requests each five minutes; otherwise it sends nothing.
         pacer: Makes each account's pacer.
 
     Raises:
         ConfigurationError: There is no account, one is given twice, or a setting cannot work.
     """
+    checks.instance("page", page, bool, "True or False")
     checks.number("max_wait", max_wait, "above 0 seconds, and finite", above=True)
     if token is not None and not token.strip():
         raise ConfigurationError("token: it must be a string that is not empty")
@@ -101,7 +107,7 @@ def gateway(
         pacer=pacer,
         fresh_for=fresh_for,
     )
-    return _Gateway(served, session, max_wait, token, state).application()
+    return _Gateway(served, session, max_wait, token, state).application(page=page)
 
 
 class _Asked(NamedTuple):
@@ -134,7 +140,7 @@ class _Gateway:
         self._failure = ""
         self._told: dict[str, str] = {}  # by account, the kind of failure since its last answer
 
-    def application(self) -> web.Application:
+    def application(self, *, page: bool) -> web.Application:
         app = web.Application(middlewares=[_in_json], client_max_size=_LARGEST_BODY)
         app.add_routes(
             [
@@ -149,7 +155,27 @@ class _Gateway:
             ]
         )
         app.cleanup_ctx.append(self._open)
+        if page:
+            self._add_page(app)
         return app
+
+    def _add_page(self, app: web.Application) -> None:
+        live = Live(self._session, self._accounts.values(), lambda id_: self._of(id_).pacer)
+
+        async def follow(_: web.Application) -> AsyncIterator[None]:
+            following = asyncio.create_task(live.run())
+            try:
+                yield
+            finally:
+                following.cancel()
+                await asyncio.wait([following])
+
+        async def end(_: web.Application) -> None:
+            live.close()
+
+        app.add_routes(Page(live, self._token).routes())
+        app.cleanup_ctx.append(follow)  # inside of the session: it is closed later
+        app.on_shutdown.append(end)  # or a stream would use up the grace
 
     async def _open(self, _: web.Application) -> AsyncIterator[None]:
         async with self._session:

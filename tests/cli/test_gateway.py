@@ -102,6 +102,14 @@ def test_prometheus_is_needed_and_uvloop_is_not(module: str, code: int, said: st
     assert said in done.err
 
 
+@pytest.mark.parametrize(("arguments", "status"), [((), 200), (("--no-page",), 404)])
+def test_the_live_page_is_there_unless_it_is_switched_off(
+    arguments: tuple[str, ...], status: int
+) -> None:
+    with _gateway(*arguments, base_url="http://127.0.0.1:9") as (url, _):
+        assert status == ask(f"{url}/")[0].status
+
+
 def test_what_it_learnt_is_in_a_file_when_it_ends(tmp_path: Path) -> None:
     kept = tmp_path / "state.json"
     with serving("--rate", 5) as sandbox:

@@ -153,7 +153,7 @@ async def test_only_accounts_that_it_was_given_are_served() -> None:
                     await session.fetch(Account(other, NOBODY), QUERY)
 
 
-@pytest.mark.parametrize(("target", "status"), [("/", 404), ("/healthz/x", 404)])
+@pytest.mark.parametrize(("target", "status"), [("/nowhere", 404), ("/healthz/x", 404)])
 async def test_what_there_is_not_is_told_as_json(target: str, status: int) -> None:
     async with Sandbox() as sandbox, running(sandbox) as url:
         told, headers, body = await get(url + target)

@@ -1,0 +1,55 @@
+// The stream of events: kept open, and opened again when it is lost.
+
+const SILENCE = 20e3; // milliseconds: the gateway says something every 15 seconds
+const WAITS = [1e3, 2e3, 4e3, 8e3, 15e3];
+
+export function connect({ heard, lost }) {
+  let source = null;
+  let failed = 0;
+  let silence = 0;
+  let retry = 0;
+
+  function open() {
+    clearTimeout(retry);
+    source = new EventSource("live/events");
+    for (const kind of ["all", "rows", "pace", "beat"]) {
+      source.addEventListener(kind, (event) => {
+        failed = 0;
+        watch();
+        heard(kind, JSON.parse(event.data));
+      });
+    }
+    source.onerror = again;
+    watch();
+  }
+
+  function watch() {
+    clearTimeout(silence);
+    silence = setTimeout(again, SILENCE);
+  }
+
+  function again() {
+    source.close();
+    clearTimeout(silence);
+    const wait = WAITS[Math.min(failed, WAITS.length - 1)];
+    failed += 1;
+    lost();
+    clearTimeout(retry);
+    retry = setTimeout(ask, wait);
+  }
+
+  // An event source does not tell why it failed: a login that is over leads to the form.
+  async function ask() {
+    try {
+      const response = await fetch("live/all", { cache: "no-store" });
+      if (response.status === 403) return location.reload();
+      if (response.ok) return open();
+    } catch {
+      // not there yet
+    }
+    again();
+  }
+
+  addEventListener("online", () => failed && ask());
+  open();
+}
