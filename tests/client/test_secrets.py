@@ -516,6 +516,7 @@ def test_without_configuration_nothing_is_printed() -> None:
 import asyncio, warnings
 from msgconv_async import *
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is no news
     policy = RetryPolicy(waits=(0, 0))
     async with ConversationSession(base_url="http://127.0.0.1:9", retry=policy) as session:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from time import monotonic
 
@@ -27,6 +28,16 @@ def _questions(account_id: str, count: int) -> list[str]:
     return [path(account_id, f"timeframe={minutes}&v=1") for minutes in range(1, count + 1)]
 
 
+async def _arrived(url: str, account_id: str) -> float:
+    """Return how many requests were sent for an account, or wait in its queue."""
+    _, _, text = await get(f"{url}/metrics")
+    counts = re.findall(
+        rf'msgconv_gateway_requests_(?:sent_total|waiting){{account="{account_id}"}} (\S+)',
+        text.decode(),
+    )
+    return sum(map(float, counts))
+
+
 async def test_who_came_first_is_answered_first() -> None:
     async with Sandbox() as sandbox:
         [account_id] = sandbox.account_ids
@@ -40,7 +51,8 @@ async def test_who_came_first_is_answered_first() -> None:
             tasks = []
             for number, question in enumerate(_questions(account_id, 8)):
                 tasks.append(asyncio.create_task(ask(number, question)))
-                await asyncio.sleep(0.005)
+                while await _arrived(url, account_id) <= number:  # noqa: ASYNC110 - it is its state
+                    await asyncio.sleep(0.005)
             await asyncio.gather(*tasks)
             assert order == sorted(order)
 
