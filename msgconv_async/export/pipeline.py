@@ -261,8 +261,8 @@ def conversation_metrics(
                             () if changed else tuple(_emptied(items, asked)),
                         )
                     )
-                checkpoint, turns = closed.checkpoint, closed.turns
-        state[_STATE] = checkpoint.to_json()
+                turns = closed.turns
+        state[_STATE] = closed.checkpoint.to_json()
 
     @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
     def source() -> list[DltResource]:

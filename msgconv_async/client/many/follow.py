@@ -33,6 +33,7 @@ from msgconv_async.client.many.checkpoint import (
     Checkpoint,
     Failure,
     Item,
+    Move,
     Position,
     Step,
     advance,
@@ -112,6 +113,18 @@ class _Batch(NamedTuple):
     taken: anyio.Event
 
 
+class Moves(NamedTuple):
+    """What moved since a moment, and what to ask with the next time.
+
+    Attributes:
+        moves: Where each account that moved stands now, in the order in which they moved last.
+        until: The number of the last of them.
+    """
+
+    moves: list[Move]
+    until: int
+
+
 class _Believed(NamedTuple):
     """What an answer, or several side by side, say that may be taken.
 
@@ -176,6 +189,11 @@ class Following:
         self._judges = {
             account.id: ClockJudge(clocks.get(account.id), tolerance) for account in accounts
         }
+        self._changes = 0
+        self._changed: dict[str, int] = {}  # by account the number of its last change, oldest first
+        for account_id in sorted(self._positions | self._clocks, key=phase_of):
+            self._change(account_id)
+        self._taken_from: str | None = None
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
         self._ended = False
@@ -184,9 +202,47 @@ class Following:
     def checkpoint(self) -> Checkpoint:
         """Where it stands: after the item taken last. Store it once that one is dealt with.
 
-        It holds every account that was taken from, and every other that ``since`` told of.
+        It holds every account that was taken from, and every other that ``since`` told of. So it
+        costs what exists: of many accounts, store what moved (`CheckpointStore`, or ``moved``).
         """
         return Checkpoint(dict(self._positions), self._digest, dict(self._clocks))
+
+    @property
+    def moved(self) -> Move | None:
+        """Where the account of the item taken last stands after it; None before the first item.
+
+        Store it once the item is dealt with: the last move of each account, put together by
+        `Checkpoint.of`, is where following stands.
+        """
+        return None if self._taken_from is None else self._move(self._taken_from)
+
+    def moves(self, after: int = 0) -> Moves:
+        """Return where all accounts stand that moved since this was asked the last time.
+
+        What ``since`` told of has moved when it is asked for the first time.
+
+        Args:
+            after: What the answer before gave as ``until``; 0 at first.
+
+        Raises:
+            ConfigurationError: ``after`` is no whole number of 0 or more.
+        """
+        checks.whole("after", after, 0)
+        found = []
+        for account_id, number in reversed(self._changed.items()):
+            if number <= after:
+                break
+            found.append(self._move(account_id))
+        return Moves(found[::-1], self._changes)
+
+    def _move(self, account_id: str) -> Move:
+        position, clock = self._positions.get(account_id), self._clocks.get(account_id)
+        return Move(account_id, self._digest, position, clock)
+
+    def _change(self, account_id: str) -> None:
+        self._changes += 1
+        self._changed.pop(account_id, None)
+        self._changed[account_id] = self._changes
 
     def __aiter__(self) -> Self:
         return self
@@ -204,6 +260,8 @@ class Following:
         if after is not None:
             self._positions[item.account.id] = after
             self._planned.discard(item.account.id)
+            self._change(item.account.id)
+        self._taken_from = item.account.id
         if not batch.steps:
             self._ready.popleft()
             batch.taken.set()
@@ -334,6 +392,7 @@ class Following:
         if wanted > reached:
             start = answer.intervals[0].start - (wanted - reached) * BUCKET
             self._positions[account.id] = Position(start)
+            self._change(account.id)
         return answer
 
     async def _read_back(self, account: Account, timeframe: int) -> _Believed:
@@ -352,7 +411,9 @@ class Following:
             newest = intervals[-1]
             closed = newest.end if newest.complete else newest.start
             verdict = belief.judge(closed, date, self._now(), taken)
-            self._clocks[account.id] = belief.stored
+            if self._clocks.get(account.id) != belief.stored:
+                self._clocks[account.id] = belief.stored
+                self._change(account.id)
             if verdict.refusal:
                 raise _unexpected(account, verdict.refusal)
             answers.append(intervals)
