@@ -13,12 +13,12 @@ from msgconv_async.cli import complain, show
 from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.output import (
     CSV_HEADER,
-    Destination,
     Format,
     Lines,
-    csv_lines,
+    Output,
     joined,
-    ndjson_lines,
+    report_csv,
+    report_ndjson,
 )
 from msgconv_async.cli.progress import Ticker
 from msgconv_async.cli.streams import visible_json
@@ -42,38 +42,38 @@ class Fetch:
     asking: Asking
     format: Format
 
-    async def run(self, session: ConversationSession, output: Path | None) -> int:
+    async def run(self, session: ConversationSession, path: Path | None) -> int:
         """Ask, write what is answered, and return the exit code.
 
         Args:
             session: Not entered yet.
-            output: The file to write; None for stdout.
+            path: The file to write; None for stdout.
         """
-        with Destination(output) as destination:
+        with Output(path) as output:
             self.asking.say_note()
             async with session:
                 if self.format == "json":
-                    answered = await self._documents(session, destination)
+                    answered = await self._documents(session, output)
                 elif self.format == "table":
-                    answered = await self._table(session, destination)
+                    answered = await self._table(session, output)
                 else:
-                    answered = await self._lines(session, destination)
+                    answered = await self._lines(session, output)
             if answered:
-                destination.commit()
+                output.commit()
         return self.asking.exit_code(answered)
 
-    async def _lines(self, session: ConversationSession, destination: Destination) -> int:
+    async def _lines(self, session: ConversationSession, output: Output) -> int:
         lines = (
-            Lines(destination, csv_lines, CSV_HEADER)
+            Lines(output, report_csv, CSV_HEADER)
             if self.format == "csv"
-            else Lines(destination, ndjson_lines)
+            else Lines(output, report_ndjson)
         )
-        with self._ticker(shown=not destination.on_screen) as ticker:
+        with self._ticker(shown=not output.on_screen) as ticker:
             answered, still_open = await self.asking.reports(session, lines.add, ticker)
         self.asking.say_still_open(still_open)
         return answered
 
-    async def _table(self, session: ConversationSession, destination: Destination) -> int:
+    async def _table(self, session: ConversationSession, output: Output) -> int:
         reports: dict[str, ConversationReport] = {}
         with self._ticker() as ticker:
             answered, still_open = await self.asking.reports(session, reports.__setitem__, ticker)
@@ -81,12 +81,10 @@ class Fetch:
             self.asking.say_still_open(still_open)
         if answered:
             page = show.tables(self._in_order(reports))
-            destination.write(
-                show.rendered(page, encoding=destination.encoding, terminal=destination.on_screen)
-            )
+            output.write(show.rendered(page, encoding=output.encoding, terminal=output.on_screen))
         return answered
 
-    async def _documents(self, session: ConversationSession, destination: Destination) -> int:
+    async def _documents(self, session: ConversationSession, output: Output) -> int:
         documents: dict[str, bytes] = {}
         at_once = anyio.CapacityLimiter(self.asking.max_in_flight)
 
@@ -110,9 +108,9 @@ class Fetch:
                     written = documents[account.id]
                 case _:
                     written = joined(self._in_order(documents))
-            if destination.on_screen:
+            if output.on_screen:
                 written = visible_json(written) + b"\n"  # the prompt gets a line of its own
-            destination.write(written)
+            output.write(written)
             complain("the newest five-minute bucket may have been open still: it is not whole yet")
         return len(documents)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import Callable
-from functools import cache
-from io import StringIO
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Literal, Self, TypeAlias
 
@@ -14,7 +12,9 @@ import msgspec
 
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export import SKILL_AGENT_METRICS, TABLES
-from msgconv_async.export.files import COMPLETE, WholeFile, csv_cell, file_rows
+from msgconv_async.export.files import COMPLETE, WholeFile
+from msgconv_async.export.files.lines import csv_header, csv_lines, file_rows, ndjson_lines
+from msgconv_async.export.rows import Row
 from msgconv_async.protocol.report import ConversationReport
 
 Format: TypeAlias = Literal["table", "json", "ndjson", "csv"]
@@ -22,12 +22,12 @@ Format: TypeAlias = Literal["table", "json", "ndjson", "csv"]
 CSV_COLUMNS = ("table", *SKILL_AGENT_METRICS.columns, COMPLETE)
 """The same for every table; this one has every key."""
 
-CSV_HEADER = f"{','.join(CSV_COLUMNS)}\n".encode()
+CSV_HEADER = csv_header(CSV_COLUMNS)
 
 _ENCODER = msgspec.json.Encoder()
 
 
-class Destination:
+class Output:
     """Stdout, or a file that is there whole or not at all.
 
     Args:
@@ -81,51 +81,50 @@ class Lines:
     """Writes the rows of reports, a line each, as the reports come.
 
     Args:
-        destination: Where to.
+        output: Where they are written.
         lines: Makes a report's lines.
         header: Goes before the first of them.
     """
 
     def __init__(
         self,
-        destination: Destination,
+        output: Output,
         lines: Callable[[str, ConversationReport], bytes],
         header: bytes = b"",
     ) -> None:
-        self._destination = destination
+        self._output = output
         self._lines = lines
         self._header = header
 
     def add(self, account_id: str, report: ConversationReport) -> None:
         """Write one account's report."""
-        self._destination.write(self._header + self._lines(account_id, report))
+        self._output.write(self._header + self._lines(account_id, report))
         self._header = b""
 
 
-def csv_lines(account_id: str, report: ConversationReport) -> bytes:
+def report_csv(account_id: str, report: ConversationReport) -> bytes:
     """Return a report's rows as CSV, in `CSV_COLUMNS`; a key that a table lacks is empty."""
-    text = StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    cell = cache(csv_cell)  # the same few edges of intervals stand in all the rows
+    return csv_lines(_wide_rows(account_id, report))
+
+
+def _wide_rows(account_id: str, report: ConversationReport) -> Iterator[Row]:
     for table in TABLES:
-        start = len(table.key)
-        gaps = [
-            CSV_COLUMNS.index(name) for name in SKILL_AGENT_METRICS.key if name not in table.key
-        ]
+        columns = ("table", *table.columns, COMPLETE)
+        wide = itemgetter(
+            *(columns.index(name) if name in columns else len(columns) for name in CSV_COLUMNS)
+        )
         for row in file_rows(table, account_id, report):
-            cells = [table.name, *map(cell, row[: start + 1]), *row[start + 1 : -1], cell(row[-1])]
-            for gap in gaps:
-                cells.insert(gap, "")
-            lines.writerow(cells)
-    return text.getvalue().encode()
+            yield wide((table.name, *row, None))
 
 
-def ndjson_lines(account_id: str, report: ConversationReport) -> bytes:
+def report_ndjson(account_id: str, report: ConversationReport) -> bytes:
     """Return a report's rows as JSON objects, one a line: the table's name, then its columns."""
-    return _ENCODER.encode_lines(
-        dict(zip(("table", *table.columns, COMPLETE), (table.name, *row), strict=True))
+    return b"".join(
+        ndjson_lines(
+            ("table", *table.columns, COMPLETE),
+            ((table.name, *row) for row in file_rows(table, account_id, report)),
+        )
         for table in TABLES
-        for row in file_rows(table, account_id, report)
     )
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from msgconv_async.cli import FAILED, OK, complain, show
 from msgconv_async.cli.captions import marked, notes, period, skill_name
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
-from msgconv_async.cli.output import Destination
+from msgconv_async.cli.output import Output
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import Day, History, read, total
@@ -43,7 +43,7 @@ class Report:
         Args:
             html: Where to write a page; None shows tables on stdout.
         """
-        with Destination(html, "--html") as output:
+        with Output(html, "--html") as output:
             try:
                 history = read(self.store, self.days)
             except StoreFailed as error:

@@ -42,7 +42,9 @@ def _schema(table: Table) -> pa.Schema:
     )
 
 
-SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType({each.name: _schema(each) for each in TABLES})
+SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
+    {table.name: _schema(table) for table in TABLES}
+)
 """The columns of each table, by its name: times to the millisecond in UTC, 64-bit integers and
 floats. Only a metric may be null."""
 
@@ -78,7 +80,7 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
     account_ids: list[str] = []
     starts: list[datetime] = []
     ends: list[datetime] = []
-    account, skill, agent, skill_agent = gathered = [_Rows(each, account_ids) for each in TABLES]
+    account, skill, agent, skill_agent = gathered = [_Rows(table, account_ids) for table in TABLES]
     for number, (account_id, interval) in enumerate(buckets):
         account_ids.append(account_id)
         starts.append(interval.start)
@@ -86,10 +88,10 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         if interval.totals is not None:
             account.add(number, [interval.totals])
         if interval.skills is not None:
-            for skill_id, each in interval.skills.per_skill.items():
-                if each.totals != NOT_SENT:
-                    skill.add(number, [each.totals], [skill_id])
-                of_agents = each.per_agent
+            for skill_id, of_skill in interval.skills.per_skill.items():
+                if of_skill.totals != NOT_SENT:
+                    skill.add(number, [of_skill.totals], [skill_id])
+                of_agents = of_skill.per_agent
                 skill_agent.add(
                     number, of_agents.values(), [skill_id] * len(of_agents), of_agents.keys()
                 )
@@ -101,7 +103,7 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         "interval_start": _array("interval_start", starts),
         "interval_end": _array("interval_end", ends),
     }
-    return {each.name: each.table(of_buckets) for each in gathered}
+    return {rows.name: rows.table(of_buckets) for rows in gathered}
 
 
 class _Rows:
@@ -130,8 +132,8 @@ class _Rows:
         """Return the rows, with what is known of the bucket of each."""
         self._convert()
         numbers = pa.array(self._numbers, pa.int64())
-        columns = {name: each.take(numbers) for name, each in of_buckets.items()}
-        columns |= {name: pa.chunked_array(each) for name, each in self._pieces.items()}
+        columns = {name: values.take(numbers) for name, values in of_buckets.items()}
+        columns |= {name: pa.chunked_array(pieces) for name, pieces in self._pieces.items()}
         return pa.table(columns, SCHEMAS[self.name])
 
     def _convert(self) -> None:

@@ -6,7 +6,7 @@ See https://dlthub.com/docs/dlt-ecosystem/destinations for what each can do and 
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import dlt
 from dlt.common.destination import Destination as DltDestination
@@ -14,15 +14,34 @@ from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.runtime.telemetry import stop_telemetry
 
 from msgconv_async.errors import ConfigurationError, MsgConvError
-from msgconv_async.export.settings import heeding
+from msgconv_async.export.settings import only_user_settings
 
 Destination: TypeAlias = DltDestination[Any, Any]
 
 DUCKDB_FILE = "msgconv.duckdb"
 """In the working directory, where no other is named."""
 
-_LOCATED = {"duckdb": "credentials", "filesystem": "bucket_url"}
-"""Which of a destination's arguments says where it is, if that is no secret."""
+PIPELINE = "msgconv"
+"""By this name dlt keeps, in a dataset, where collecting stands."""
+
+
+class _Location(NamedTuple):
+    """The argument of a destination that says where it is, and is no secret.
+
+    Attributes:
+        argument: Its name.
+        default: Where the destination is, if nothing else says so.
+    """
+
+    argument: str
+    default: str = ""
+
+
+_LOCATIONS = {
+    "duckdb": _Location("credentials", DUCKDB_FILE),
+    "filesystem": _Location("bucket_url"),
+}
+"""By a destination's name. Others take no location on the command line."""
 
 
 class StoreFailed(MsgConvError):
@@ -41,7 +60,7 @@ def set_defaults() -> None:
     Raises:
         ConfigurationError: A file with dlt's settings cannot be read.
     """
-    with heeding():
+    with only_user_settings():
         context = dlt.current.run_context()
         config = context.runtime_config
         if dlt.config.get("runtime.dlthub_telemetry") is None:
@@ -64,26 +83,16 @@ def destination(text: str) -> Destination:
     Raises:
         ConfigurationError: dlt knows none of that name, or it takes no location here.
     """
-    with heeding():
+    with only_user_settings():
         return _destination(text)
 
 
 def _destination(text: str) -> Destination:
     name, _, where = text.partition(":")
-    located = where
-    if name == "duckdb" and not where and dlt.secrets.get("destination.duckdb.credentials") is None:
-        located = DUCKDB_FILE
     if ":memory:" in where:
         raise ConfigurationError(f"destination {text!r}: nothing that is kept in memory is kept")
-    if located and name in _LOCATED:
-        if "@" in where.partition("://")[2].partition("/")[0]:
-            raise ConfigurationError(
-                f"destination {name!r}: a place on the command line is seen by everybody, so it may"
-                " hold no user or password"
-            )
-        arguments = {_LOCATED[name]: located}
-    else:
-        arguments = {}
+    location = _LOCATIONS.get(name)
+    arguments = {} if location is None else _located(name, location, where)
     try:
         found = DltDestination.from_reference(name, **arguments)
     except UnknownDestinationModule:
@@ -92,16 +101,38 @@ def _destination(text: str) -> Destination:
         raise ConfigurationError(
             f"destination {name!r}: dlt has none of that name, {hint}"
         ) from None
-    if located and not arguments:
+    if where and location is None:
         raise ConfigurationError(
             f"destination {name!r} takes no location on the command line, where everybody sees it:"
-            f" {elsewhere(name, 'credentials')}"
+            f" {where_to_set(name, 'credentials')}"
         )
     assert found is not None  # noqa: S101 - only for a reference that is None
     return found
 
 
-def elsewhere(name: str, setting: str) -> str:
-    """Say where else than on the command line a setting goes."""
+def _located(name: str, location: _Location, where: str) -> dict[str, str]:
+    """Return the argument that says where a destination is, unless dlt's configuration says it."""
+    if "@" in where.partition("://")[2].partition("/")[0]:
+        raise ConfigurationError(
+            f"destination {name!r}: a place on the command line is seen by everybody, so it may"
+            " hold no user or password"
+        )
+    if not where and dlt.secrets.get(f"destination.{name}.{location.argument}") is None:
+        where = location.default
+    return {location.argument: where} if where else {}
+
+
+def client_of(destination: Destination, dataset: str) -> Any:
+    """Return dlt's client of a dataset, with a connection of its own."""
+    return dlt.dataset(destination, dataset, schema=dlt.Schema(PIPELINE)).destination_client
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says or, if it says nothing, its type's name."""
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+
+
+def where_to_set(name: str, setting: str) -> str:
+    """Say where a setting of a destination goes: never on the command line."""
     variable = f"DESTINATION__{name}__{setting}".upper()
     return f"set it in the environment, such as {variable}, or as dlt's documentation says"

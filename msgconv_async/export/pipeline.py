@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, Self
@@ -37,7 +38,7 @@ from msgconv_async.client.many.follow import SETTLE, Following
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
-from msgconv_async.export.rows import TABLES, Table, tables_of
+from msgconv_async.export.rows import TABLES, tables_of
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
@@ -75,7 +76,7 @@ def _replaced(key: Sequence[str]) -> str:
 
 def _with_time(schema: pa.Schema) -> pa.Schema:
     return pa.schema(
-        each.with_type(_TIME) if pa.types.is_timestamp(each.type) else each for each in schema
+        field.with_type(_TIME) if pa.types.is_timestamp(field.type) else field for field in schema
     )
 
 
@@ -210,66 +211,131 @@ def conversation_metrics(
         ConfigurationError: As the source is extracted: there is no account, one is given twice, or
             a setting cannot work.
     """
-    accounts = tuple(accounts)
     queries = [ConversationQuery(5, group_ids=groups)]
     if skills is not None or agents is not None:
         queries.append(ConversationQuery(5, skill_ids=skills, agent_ids=agents, group_ids=groups))
+    return _source(
+        _Collection(
+            tuple(accounts),
+            tuple(queries),
+            settle=settle,
+            append=append,
+            over=over,
+            reader=reader,
+            watch=watch,
+        )
+    )
 
-    asked = {table for query in queries for table in tables_of(query)}
 
-    def read() -> Iterator[dict[str, pa.Table]]:
-        state = dlt.current.source_state()
-        stored = state.get(_STATE)
-        since = Checkpoint.from_json(stored) if stored else None
-        selection = [each.parameters() for each in queries]
-        if changed := state.setdefault(_SELECTION, selection) != selection:
-            _LOG.warning(
-                "skills and agents are told apart otherwise from now on, or other groups counted;"
-                " what was collected before stays as it is"
-            )
-            state[_SELECTION] = selection
-            since = None if since is None else msgspec.structs.replace(since, query="")
-        if stored is None:
-            yield _tables(())  # every table is to exist, whatever there is to fill it with
-        turns, seen = 0, set[tuple[str, datetime]]()
-        with reader or Reader() as reading:
-            for found, closed in reading.follow(
-                accounts,
-                queries,
-                since=since,
-                settle=settle,
-                revise=not append,
-                over=over,
-            ):
-                _log(found)
-                items = [item for item in found if _is_first(item, seen)]
-                try:
-                    tables = _tables(items)
-                except UnexpectedResponse:
-                    items = [_fitting(each) for each in items]
-                    tables = _tables(items)
-                if items:
-                    yield tables
-                if watch is not None:
-                    watch(
-                        Batch(
-                            closed.turns - turns,
-                            sum(table.num_rows for table in tables.values()),
-                            tuple(each for each in items if isinstance(each, Failure)),
-                            tuple(each for each in items if isinstance(each, Gap)),
-                            # Told apart otherwise, a bucket lacks rows for another reason.
-                            () if changed else tuple(_emptied(items, asked)),
-                        )
-                    )
-                turns = closed.turns
-        state[_STATE] = closed.checkpoint.to_json()
+@dataclass(frozen=True)
+class _Collection:
+    """What is collected, and how; see `conversation_metrics`."""
 
-    @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
-    def source() -> list[DltResource]:
-        batches = dlt.resource(read, name="batches", selected=False)
-        return [batches, *(_resource(name, batches, append=append) for name in KEYS)]
+    accounts: tuple[Account, ...]
+    queries: tuple[ConversationQuery, ...]
+    _: KW_ONLY
+    settle: int
+    append: bool
+    over: timedelta
+    reader: Reader | None
+    watch: Callable[[Batch], None] | None
 
-    return source()
+
+# No parameter of the source and of its resources has a default: dlt would let its configuration
+# set those that have one.
+
+
+@dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
+def _source(collection: _Collection) -> list[DltResource]:
+    batches = _batches(collection)
+    return [batches, *(_table(name, batches, append=collection.append) for name in KEYS)]
+
+
+@dlt.resource(name="batches", selected=False)
+def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
+    """Yield what is new since the last run, batch by batch: the rows of every table, by its name.
+
+    Where each account stands is stored in the state only when all batches were taken.
+    """
+    state = dlt.current.source_state()
+    since, changed = _resume(state, collection.queries)
+    if _STATE not in state:
+        yield _tables(())  # every table is to exist, whatever there is to fill it with
+    turns, seen = 0, set[tuple[str, datetime]]()
+    with collection.reader or Reader() as reader:
+        for found, closed in reader.follow(
+            collection.accounts,
+            collection.queries,
+            since=since,
+            settle=collection.settle,
+            revise=not collection.append,
+            over=collection.over,
+        ):
+            _log(found)
+            items, tables = _fitting_tables([item for item in found if _is_first(item, seen)])
+            if items:
+                yield tables
+            if collection.watch is not None:
+                # Told apart otherwise, a bucket lacks rows for another reason.
+                emptied = () if changed else tuple(_emptied(items, collection.queries))
+                collection.watch(_batch(closed.turns - turns, items, tables, emptied))
+            turns = closed.turns
+    state[_STATE] = closed.checkpoint.to_json()
+
+
+def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
+    """Return the resource that picks one table out of each batch."""
+
+    def pick(batch: dict[str, pa.Table]) -> pa.Table:
+        return batch[name]
+
+    key = KEYS[name]
+    merge = {"disposition": "merge", "destination_scope": _replaced(key)}
+    disposition: Any = "append" if append else merge  # dlt's own type knows the names alone
+    return dlt.transformer(
+        pick, data_from=batches, name=name, primary_key=key, write_disposition=disposition
+    )
+
+
+def _resume(
+    state: dict[str, Any], queries: Iterable[ConversationQuery]
+) -> tuple[Checkpoint | None, bool]:
+    """Return where the last run ended, and whether other things are asked for since.
+
+    Of the first run, the former is None. The state is told what is asked for now.
+    """
+    stored = state.get(_STATE)
+    since = Checkpoint.from_json(stored) if stored else None
+    selection = [query.parameters() for query in queries]
+    if changed := state.setdefault(_SELECTION, selection) != selection:
+        _LOG.warning(
+            "skills and agents are told apart otherwise from now on, or other groups counted;"
+            " what was collected before stays as it is"
+        )
+        state[_SELECTION] = selection
+        since = None if since is None else msgspec.structs.replace(since, query="")
+    return since, changed
+
+
+def _fitting_tables(items: list[Item]) -> tuple[list[Item], dict[str, pa.Table]]:
+    """Return the rows of some items, by table, and the items with gaps for what does not fit."""
+    try:
+        return items, _tables(items)
+    except UnexpectedResponse:
+        items = [_fitting(item) for item in items]
+        return items, _tables(items)
+
+
+def _batch(
+    turns: int, items: Sequence[Item], tables: dict[str, pa.Table], emptied: tuple[Emptied, ...]
+) -> Batch:
+    return Batch(
+        turns,
+        sum(table.num_rows for table in tables.values()),
+        tuple(item for item in items if isinstance(item, Failure)),
+        tuple(item for item in items if isinstance(item, Gap)),
+        emptied,
+    )
 
 
 def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
@@ -282,7 +348,9 @@ def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
     return first
 
 
-def _emptied(items: Iterable[Item], asked: Iterable[Table]) -> Iterator[Emptied]:
+def _emptied(items: Iterable[Item], queries: Iterable[ConversationQuery]) -> Iterator[Emptied]:
+    """Yield the revised buckets that have no row in a table that the queries fill."""
+    asked = {table for query in queries for table in tables_of(query)}
     for item in items:
         if isinstance(item, ClosedBucket) and item.revised:
             account_id, interval = item.account.id, item.interval
@@ -323,19 +391,7 @@ def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
                 gaps.append((account.id, start, end))
     tables = {name: table.cast(_SCHEMAS[name]) for name, table in to_tables(buckets).items()}
     columns = zip(*gaps, strict=True) if gaps else [()] * len(_GAP_SCHEMA)
-    arrays = [pa.array(*each) for each in zip(columns, _GAP_SCHEMA.types, strict=True)]
+    arrays = [
+        pa.array(column, type_) for column, type_ in zip(columns, _GAP_SCHEMA.types, strict=True)
+    ]
     return tables | {GAPS: pa.Table.from_arrays(arrays, schema=_GAP_SCHEMA)}
-
-
-def _resource(name: str, batches: DltResource, *, append: bool) -> DltResource:
-    """Return the resource that picks one table out of each batch."""
-
-    def pick(batch: dict[str, pa.Table]) -> pa.Table:
-        return batch[name]
-
-    key = KEYS[name]
-    merge = {"disposition": "merge", "destination_scope": _replaced(key)}
-    disposition: Any = "append" if append else merge  # dlt's own type knows the names alone
-    return dlt.transformer(
-        pick, data_from=batches, name=name, primary_key=key, write_disposition=disposition
-    )

@@ -114,7 +114,7 @@ def complete_part(report: ConversationReport) -> ConversationReport:
     Raises:
         ValueError: The report has no intervals and does not know its window.
     """
-    whole = tuple(each for each in intervals(report) if each.complete)
+    whole = tuple(interval for interval in intervals(report) if interval.complete)
     return ConversationReport(intervals=whole, query=report.query, at=report.at)
 
 

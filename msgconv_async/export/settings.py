@@ -137,15 +137,15 @@ SETTINGS: Mapping[str, Settings] = {
 """Every setting of dlt's that could have a say here, by its section."""
 
 
-def heeded(section: str, key: str) -> bool:
-    """Tell whether a setting is the user's."""
+def is_users(section: str, key: str) -> bool:
+    """Return whether a setting of a section is the user's to make."""
     settings = SETTINGS.get(section, Settings())
     if section == "destination":
         return key not in settings.ours
     return key in settings.users
 
 
-class _Heeded(ConfigProvider):
+class _UserSettings(ConfigProvider):
     """A source of settings of which only the user's are read."""
 
     def __init__(self, provider: ConfigProvider) -> None:
@@ -154,8 +154,8 @@ class _Heeded(ConfigProvider):
     def get_value(
         self, key: str, hint: type[Any], pipeline_name: str | None, *sections: str
     ) -> tuple[Any | None, str]:
-        named = [each for each in sections if each]
-        if named and heeded(named[0], key):
+        named = [section for section in sections if section]
+        if named and is_users(named[0], key):
             return self._provider.get_value(key, hint, pipeline_name, *sections)
         if named or not isinstance(self._provider, EnvironProvider):
             # Whoever wrote that meant dlt. A short name in the environment is anybody's.
@@ -200,8 +200,8 @@ def _warn(name: str, where: str) -> None:
 
 
 @contextmanager
-def heeding() -> Iterator[None]:
-    """Let dlt read only those settings that are its user's.
+def only_user_settings() -> Iterator[None]:
+    """Let dlt read only the settings that are its user's, as long as the context lasts.
 
     Raises:
         ConfigurationError: A file with settings cannot be read.
@@ -212,10 +212,10 @@ def heeding() -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise ConfigurationError(f"dlt's settings cannot be read: {reason}") from None
     providers = found.providers
-    if any(isinstance(each, _Heeded) for each in providers):
+    if any(isinstance(provider, _UserSettings) for provider in providers):
         yield
         return
-    found.providers = [_Heeded(each) for each in providers]
+    found.providers = [_UserSettings(provider) for provider in providers]
     try:
         yield
     finally:

@@ -359,12 +359,15 @@ def test_a_full_disk_is_one_line(sandbox: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "unbuffered"), [("csv", ""), ("csv", "1"), ("json", "1"), ("table", "1")]
+    ("form", "timeframe", "unbuffered"),
+    [("csv", 1440, ""), ("csv", 1440, "1"), ("json", 1440, "1"), ("table", 1440, "1")],
 )
-def test_all_of_a_result_is_written_or_its_loss_is_said(form: str, unbuffered: str) -> None:
+def test_all_of_a_result_is_written_or_its_loss_is_said(
+    form: str, timeframe: int, unbuffered: str
+) -> None:
     """Into a pipe that does not block and that nobody reads for a while, and onto a full disk."""
     with serving("--accounts", 3) as url:
-        asked = ("--timeframe", 1440, "--interval", 5, "--skills", "all")
+        asked = ("--timeframe", timeframe, "--interval", 5, "--skills", "all")
         command = ("fetch", FIRST, FIRST + 1, *asked, "--base-url", url, "--format", form)
         whole = run_process(*command).out
         read, write = os.pipe()

@@ -23,7 +23,7 @@ from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store
 from tests.cli.conftest import Run, clean_environment, run_process, run_without
-from tests.export.collected import at, gap, row, store
+from tests.export.sample_history import at, gap, row, store
 
 SKILLS = [
     row("71", at(2), (0, 0, 1), 8_000, skill_id=4),

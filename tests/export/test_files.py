@@ -165,7 +165,7 @@ from tests.export.test_files import WholeFile
 with WholeFile({str(tmp_path / "day")!r}) as file:
     file.stream.write(b"half")
     file.store()
-    print(file._beside.name, flush=True)
+    print(file._temporary.name, flush=True)
     input()
 """
     others = {".0123456789abcdef.msgconv.txt", ".msgconv", ".0123.msgconv", "link"}
@@ -242,7 +242,7 @@ def test_a_file_of_the_same_name_is_replaced_and_others_are_left_alone(
 
 def test_parquet_rows_wait_for_a_row_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small groups would read slowly, and all rows at once would not fit into memory."""
-    monkeypatch.setattr("msgconv_async.export.parquet._GROUP", 5)
+    monkeypatch.setattr("msgconv_async.export.files.parquet._GROUP", 5)
     with table_files(tmp_path, "parquet", [AGENT_METRICS]) as files:
         for first in range(0, 14, 2):
             files.add("71", of_agents(2, first))

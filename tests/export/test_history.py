@@ -16,7 +16,7 @@ from msgconv_async import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, destination
 from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store
-from tests.export.collected import at, gap, quiet, row, store
+from tests.export.sample_history import at, gap, quiet, row, store
 
 SKILLS = [
     row("1", at(2, 8), (1, 2, 4), 700, skill_id=4),

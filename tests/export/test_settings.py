@@ -39,7 +39,7 @@ from msgconv_async.client.many.follow import SETTLE
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.destination import StoreFailed, destination
 from msgconv_async.export.pipeline import Reader, conversation_metrics
-from msgconv_async.export.settings import SETTINGS, heeding
+from msgconv_async.export.settings import SETTINGS, only_user_settings
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor
 from tests.export.collecting import DAY, NOON, World, in_duckdb, in_parquet
@@ -189,7 +189,7 @@ def test_settings_that_cannot_be_read_are_one_sentence(settings_file: Any) -> No
         with pytest.raises(
             ConfigurationError, match=r"dlt's settings cannot be read: .*config.toml"
         ):
-            with heeding():
+            with only_user_settings():
                 pass
     finally:
         container[PluggableRunContext] = context

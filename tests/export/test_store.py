@@ -244,7 +244,7 @@ def test_of_where_collecting_stood_a_few_are_kept(
 ) -> None:
     """There are 288 a day."""
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
-    monkeypatch.setattr("msgconv_async.export.store._STATES", 2)
+    monkeypatch.setattr("msgconv_async.export.backends.base._STATES", 2)
     for _ in range(5):
         collect(world, Store(destination("postgres")))
         world.advance(BUCKET)

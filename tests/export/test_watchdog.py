@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from msgconv_async.export.watchdog import watched
+from msgconv_async.export.backends.watchdog import watched
 from tests.export.postgres import postgres
 
 

@@ -33,6 +33,9 @@ from tests.pacing.simulation import (
 )
 from tests.pacing.situations import SITUATIONS, WAYS
 
+# Millions of decisions, each traced, would take four times as long; other tests cover every line.
+pytestmark = pytest.mark.no_cover
+
 SEEDS = range(1, 9)
 FEWER = 4
 

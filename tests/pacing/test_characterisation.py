@@ -7,6 +7,7 @@ import pytest
 from tests.pacing.characterisation import SCENARIOS, SEEDS, digest, kept, same_arithmetic
 
 
+@pytest.mark.no_cover  # traced, millions of decisions would take four times as long
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_decision_is_as_it_was(name: str) -> None:
     """Start times, refusals, answers and what follows from them are the same to the last bit."""

@@ -11,7 +11,8 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import compute, parquet
 
 from msgconv_async.export.arrow import SCHEMAS, report_tables
-from msgconv_async.export.files import COMPLETE, TableFiles
+from msgconv_async.export.files.base import TableFiles
+from msgconv_async.export.files.lines import COMPLETE
 from msgconv_async.export.rows import Table, intervals
 from msgconv_async.protocol.report import ConversationReport
 
@@ -26,26 +27,28 @@ class ParquetFiles(TableFiles):
     """Parquet files, written a row group at a time; see `TableFiles`."""
 
     def _begin(self, streams: Mapping[Table, BinaryIO]) -> None:
-        self._groups = {each.name: _Groups(each.name, stream) for each, stream in streams.items()}
+        self._groups = {
+            table.name: _RowGroups(table.name, stream) for table, stream in streams.items()
+        }
 
     def __exit__(self, *_: object) -> None:
-        for each in self._groups.values():
-            each.close()
+        for groups in self._groups.values():
+            groups.close()
         super().__exit__()
 
     def add(self, account_id: str, report: ConversationReport) -> int:
         """Write a report's rows, and return how many there were."""
         tables = report_tables(account_id, report)
-        still_open = [each.end for each in intervals(report) if not each.complete]
+        still_open = [interval.end for interval in intervals(report) if not interval.complete]
         return sum(
-            each.add(_with_complete(tables[name], still_open))
-            for name, each in self._groups.items()
+            groups.add(_with_complete(tables[name], still_open))
+            for name, groups in self._groups.items()
         )
 
     def commit(self) -> None:
         """Say that these were all, and put the files in their places."""
-        for each in self._groups.values():
-            each.finish()
+        for groups in self._groups.values():
+            groups.finish()
         super().commit()
 
 
@@ -56,7 +59,7 @@ def _with_complete(rows: pa.Table, still_open: Sequence[datetime]) -> pa.Table:
     return rows.append_column(_COMPLETE, compute.invert(found))
 
 
-class _Groups:
+class _RowGroups:
     """One file's row groups; rows wait until there are enough for one."""
 
     def __init__(self, name: str, stream: BinaryIO) -> None:

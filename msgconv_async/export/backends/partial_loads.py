@@ -1,9 +1,9 @@
-"""What a load of plain files leaves behind when it is cut short, and how it is told and removed.
+"""Partial loads: the files that a load leaves behind when it is cut short.
 
 A database needs none of this: what is merged again takes the place of what was there. Files can
-only be added, so those of half a load would make rows come twice. dlt names every file by its load,
-loads one after the other, and lists each in ``_dlt_loads`` once all of it is there: files of a load
-after the last of these are leftovers.
+only be added, so those of a partial load would make rows come twice. dlt names every file by its
+load, loads one after the other, and lists a load in ``_dlt_loads`` once all of it is there. So the
+files of a load after the last in this list are partial.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgconv_async.export.destination import StoreFailed
 _LOAD_ID = re.compile(r"\d{10}\.\d+")
 
 
-def remove_leftovers(client: Any, tables: Iterable[str]) -> None:
+def remove_partial_loads(client: Any, tables: Iterable[str]) -> None:
     """Remove the files of loads that came after the last complete one.
 
     Args:
