@@ -22,14 +22,15 @@ from msgconv_async import (
     Checkpoint,
     CheckpointStore,
     ConfigurationError,
+    Failure,
     Following,
     Move,
     MsgConvError,
 )
-from msgconv_async.client.many.checkpoint import Item
-from msgconv_async.protocol.buckets import BUCKET
+from msgconv_async.client.many.checkpoint import Item, Position
+from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Clock, Sandbox
-from tests.client.following import SKILLS, Service, many
+from tests.client.following import EDGE, SKILLS, Service, many
 
 AT_ONCE = timedelta()
 FRAME = 1024 + 24
@@ -195,6 +196,39 @@ async def test_moves_put_together_are_the_checkpoint(path: Path) -> None:
     together = Checkpoint.of(Move.from_json(text) for text in kept.values())
     assert closed.checkpoint == together
     assert 350 > max(len(text) for text in kept.values())
+
+
+async def test_a_failure_moves_an_account_nowhere() -> None:
+    """Neither one that was never taken from, nor one that was."""
+    service = Service()
+    service.failing = {"0"}
+    async with service.follow(many(1), over=AT_ONCE) as closed:
+        assert isinstance(await anext(closed), Failure)
+        assert closed.moved is not None
+        assert closed.moved.position is None
+    old = Checkpoint.of([Move("0", closed.checkpoint.query, Position(EDGE))])
+    async with service.follow(many(1), since=old, over=AT_ONCE) as closed:
+        assert isinstance(await anext(closed), Failure)
+        assert closed.moved is not None
+        assert Position(EDGE) == closed.moved.position
+
+
+async def test_each_move_is_told_once_to_whoever_asks_with_the_number_before() -> None:
+    service, told = Service(), list[str]()
+    since = floor(service.now()) - BUCKET
+    async with service.follow(many(3), since=since, over=AT_ONCE) as closed:
+        until = closed.moves().until
+        async for item in closed:
+            moves, until = closed.moves(until)
+            assert item.account.id in {move.account_id for move in moves}
+            told += [move.account_id for move in moves if move.position != Position(since)]
+        assert ([], until) == closed.moves(until)
+        assert {"0", "1", "2"} == {move.account_id for move in closed.moves().moves}
+        for wrong in (-1, 1.5, None):
+            number: Any = wrong
+            with pytest.raises(ConfigurationError, match="after="):
+                closed.moves(number)
+    assert ["0", "1", "2"] == sorted(told)
 
 
 async def test_moves_of_two_queries_do_not_go_together() -> None:

@@ -14,7 +14,7 @@ that the caller has not had.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -40,12 +40,16 @@ from msgconv_async.client.many.checkpoint import (
     digest_of,
 )
 from msgconv_async.client.many.fan_out import background, unforeseen
+from msgconv_async.client.many.follow_arguments import (
+    check_settings,
+    check_since,
+    each_once,
+    of_buckets,
+)
 from msgconv_async.client.many.service_clock import ClockJudge, Now, instant
 from msgconv_async.errors import (
-    ConfigurationError,
     ConnectionFailed,
     DeadlineExceeded,
-    InvalidQuery,
     MsgConvError,
     RateLimited,
     ServerError,
@@ -161,11 +165,11 @@ class Following:
         max_in_flight: int,
         clock: Callable[[], datetime],
     ) -> None:
-        self._accounts = accounts = _each_once(accounts)
-        self._queries = queries = _of_buckets(queries)
+        self._accounts = accounts = each_once(accounts)
+        self._queries = queries = of_buckets(queries)
         self._digest = digest_of(queries)
-        _check_since(since, self._digest)
-        _check_settings(settle, revise, over, max_in_flight, clock)
+        check_since(since, self._digest)
+        check_settings(settle, revise, over, max_in_flight, clock)
         self.turns = 0
         self._ask = ask
         self._settle = settle
@@ -466,68 +470,6 @@ def _beside(one: Interval | Unreadable, other: Interval | Unreadable) -> Interva
         agents=one.agents or other.agents,
         totals=one.totals or other.totals,
     )
-
-
-def _check_since(since: object, digest: str) -> None:
-    if since is not None and not isinstance(since, Checkpoint | datetime | timedelta):
-        raise checks.refused("since", since, "a Checkpoint, a datetime, a timedelta, or None")
-    if isinstance(since, timedelta) and not timedelta() < since <= REACH:
-        raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
-    if isinstance(since, datetime):
-        checks.aware("since", since)
-    if isinstance(since, Checkpoint) and since.query and since.query != digest:
-        raise ConfigurationError(
-            "since: this checkpoint is of another query, with other skills, agents, groups or"
-            " version: hand back one of this query, or begin at an instant instead"
-        )
-
-
-def _check_settings(
-    settle: object,
-    revise: object,
-    over: timedelta | None,
-    max_in_flight: object,
-    clock: Callable[[], object],
-) -> None:
-    checks.whole("settle", settle, 0, REACH // BUCKET)
-    checks.instance("revise", revise, bool, "True or False")
-    if over is not None:
-        checks.instance("over", over, timedelta, "a timedelta, or None")
-    if over is not None and over < timedelta():
-        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
-    checks.whole("max_in_flight", max_in_flight, 1)
-    checks.function("clock", clock, "a function that tells the time")
-    checks.aware("clock: the time that it tells", clock())
-
-
-def _each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:
-    checks.instance("accounts", accounts, Iterable, "an iterable of accounts, such as a list")
-    accounts = tuple(accounts)
-    for place, account in enumerate(accounts):
-        checks.instance(f"accounts[{place}]", account, Account, "an Account")
-    if not accounts:
-        raise ConfigurationError("there is no account to follow: give at least one")
-    for account_id, times in Counter(account.id for account in accounts).items():
-        if times > 1:
-            raise ConfigurationError(f"account {account_id} is given {times} times: follow it once")
-    return accounts
-
-
-def _of_buckets(queries: Sequence[ConversationQuery]) -> tuple[ConversationQuery, ...]:
-    checks.instance("query", queries, Iterable, "a ConversationQuery, or several in a list")
-    queries = tuple(queries)
-    for query in queries:
-        checks.instance("query", query, ConversationQuery, "a ConversationQuery")
-        if query.interval not in {None, MIN_INTERVAL}:
-            raise InvalidQuery(
-                "interval",
-                query.interval,
-                f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
-            )
-    if not queries:
-        raise ConfigurationError("there is no query to follow with: give at least one")
-    # With an interval, a time frame must be a multiple of it: one bucket does until a turn knows.
-    return tuple(replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL) for query in queries)
 
 
 def phase_of(account_id: str) -> float:
