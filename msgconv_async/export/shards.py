@@ -189,6 +189,12 @@ def _all_loads(client: Any) -> Iterator[tuple[str, str]]:
     elif hasattr(client, "sql_client"):
         with client:
             states = client.sql_client.make_qualified_table_name(table)
+            name, load = (
+                client.sql_client.escape_column_name(
+                    client.schema.naming.normalize_identifier(column)
+                )
+                for column in ("pipeline_name", "_dlt_load_id")
+            )
             yield from client.sql_client.execute_sql(
-                f"SELECT pipeline_name, max(_dlt_load_id) FROM {states} GROUP BY pipeline_name"  # noqa: S608 - dlt's own name
+                f"SELECT {name}, max({load}) FROM {states} GROUP BY {name}"  # noqa: S608 - dlt's own names
             )

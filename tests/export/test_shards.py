@@ -19,7 +19,7 @@ import pytest
 from msgconv_async import Account, ClientCredentials, ConversationSession
 from msgconv_async.client.many.checkpoint import Checkpoint, Position
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.destination import StoreInUse, destination
+from msgconv_async.export.destination import StoreFailed, StoreInUse, destination
 from msgconv_async.export.pipeline import Batch, Reader, conversation_metrics
 from msgconv_async.export.shards import Left, Shard, taken_over
 from msgconv_async.export.store import Store
@@ -135,6 +135,28 @@ def test_after_days_away_a_shard_takes_over_and_makes_no_gap(world: World, tmp_p
         world.truth(EDGE - DAY, EDGE + 3 * timedelta(hours=23))["account_metrics"]
         == (found["account_metrics"])
     )
+
+
+def test_a_round_that_is_cut_short_takes_over_once_more(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was looked at is stored with the rows, or not at all."""
+    place = f"duckdb:{tmp_path / 'h.duckdb'}"
+    collect(world, place, None)
+    world.advance(BUCKET)
+
+    def cut(*_: object) -> None:
+        raise OSError("cut short")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dlt.Pipeline, "load", cut)
+        for shard in all_of(2):
+            with pytest.raises(StoreFailed, match="cut short"):
+                collect(world, place, shard)
+    assert 200 > sum(rows(collect(world, place, shard)) for shard in all_of(2))
+    found = in_duckdb(tmp_path / "h.duckdb")
+    assert {} == found.pop("collection_gaps")
+    assert world.truth(EDGE - DAY, EDGE + BUCKET) == found
 
 
 def test_a_shard_without_an_account_does_nothing_and_fails_nothing(
