@@ -5,7 +5,17 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-MEASUREMENTS = ("decode", "export", "fanout", "fuzz", "gateway", "pacing", "soak", "throughput")
+MEASUREMENTS = (
+    "decode",
+    "export",
+    "fanout",
+    "follow",
+    "fuzz",
+    "gateway",
+    "pacing",
+    "soak",
+    "throughput",
+)
 """Modules of this package, each with ``main(arguments)``."""
 
 

@@ -9,7 +9,8 @@ from msgconv_async.client.access.credentials import (
     UserLogin,
 )
 from msgconv_async.client.http.retry import RetryPolicy
-from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap
+from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Move
+from msgconv_async.client.many.checkpoint_store import CheckpointStore
 from msgconv_async.client.many.fan_out import Outcome
 from msgconv_async.client.many.follow import Following
 from msgconv_async.client.session import ConversationSession
@@ -48,6 +49,7 @@ __all__ = [
     "BadRequest",
     "BearerToken",
     "Checkpoint",
+    "CheckpointStore",
     "ClientCredentials",
     "ClosedBucket",
     "ConfigurationError",
@@ -62,6 +64,7 @@ __all__ = [
     "Gap",
     "Interval",
     "InvalidQuery",
+    "Move",
     "MsgConvError",
     "Outcome",
     "Pacer",

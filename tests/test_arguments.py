@@ -17,11 +17,13 @@ from msgconv_async import (
     ApiKey,
     BearerToken,
     Checkpoint,
+    CheckpointStore,
     ClientCredentials,
     ConfigurationError,
     ConversationQuery,
     ConversationSession,
     InvalidQuery,
+    Move,
     Pacer,
     RetryPolicy,
     UserLogin,
@@ -93,6 +95,9 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "ConversationSession", "max_body", keyword(make, "max_body"), [*NO_WHOLE, 0]
 
     yield "Checkpoint.from_json", "checkpoint", Checkpoint.from_json, [None, 5, "", b"[]", "{"]
+    yield "Checkpoint.of", "moves", Checkpoint.of, [None, 5, "x", [None]]
+    yield "Move.from_json", "move", Move.from_json, [None, 5, "", b"[]", "{"]
+    yield "CheckpointStore", "path", CheckpointStore, [None, 5, "", b"x", "a\0b"]
     yield "read_accounts", "", read_accounts, [None, 5, "/no/such/file", "a\0b"]
     yield "decode_report", "query", lambda it: decode_report(b"{}", it), [60, "all"]
     yield "decode_report", "at", lambda it: decode_report(b"{}", at=it), [NAIVE, 5]

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from msgconv_async import Account, Checkpoint, ClientCredentials
+from msgconv_async import Account, CheckpointStore, ClientCredentials
 from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import Address, serving
@@ -179,8 +179,11 @@ async def test_following_hands_out_a_day_and_stores_where_it_stands(tmp_path: Pa
     await process.communicate()
     assert [b"new"] * 300 == [line.split()[-1] for line in lines]
     assert 300 == len({tuple(line.split()[:3]) for line in lines})
-    stored = Checkpoint.from_json((tmp_path / "checkpoint.json").read_bytes())
-    assert stored.to_json()
+    async with CheckpointStore(tmp_path / "checkpoint.db") as store:
+        stored = await store.load()
+    assert stored is not None
+    through = max(position.through for position in stored.accounts.values())
+    assert NOON - timedelta(days=1) < through <= NOON
 
 
 @pytest.mark.usefixtures("sandbox")

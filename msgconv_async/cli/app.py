@@ -20,6 +20,7 @@ from msgconv_async.cli.parameters import (
     AccessOptions,
     Ids,
     QueryOptions,
+    ShardOrNone,
     StoreOptions,
     Switch,
     Time,
@@ -345,6 +346,7 @@ def collect(
     place: StoreOptions = _HERE,
     every: Time = None,
     once: Switch = False,
+    shard: ShardOrNone = None,
     skills: Ids = "all",
     agents: Ids = "all",
     groups: Ids = None,
@@ -364,6 +366,9 @@ def collect(
         From one round to the next, 5m to 12h, such as 30m or 1h; 5m if not given.
     once
         One round, then end: for cron and its like. Exits with 1 if an account failed.
+    shard
+        Take only the accounts that are dealt to one of several collectors, such as 2/8 for the
+        second of eight; all of them write the same tables.
     skills
         Skills to tell apart: ids such as 4,15,3; all; or none.
     agents
@@ -377,8 +382,9 @@ def collect(
         raise ConfigurationError("--every and --once: give one of the two")
     accounts, note = access.named(account)
     command = Collect(
-        place.store(),
+        place.store(shard),
         accounts,
+        shard=shard,
         every=None if once else timedelta(minutes=5) if every is None else every,
         skills=ids(skills),
         agents=ids(agents),

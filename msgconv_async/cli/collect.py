@@ -21,6 +21,7 @@ from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.pipeline import Batch, Emptied, Reader, conversation_metrics
+from msgconv_async.export.shards import Shard
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
@@ -48,6 +49,7 @@ class Collect:
     Args:
         store: Where to.
         accounts: Each of them once.
+        shard: Which of several collectors this is, such as (2, 8); None if it is the only one.
         every: From the beginning of a round to that of the next; None for one round alone.
         skills: As `conversation_metrics` takes them; so the other two.
         agents: See there.
@@ -64,6 +66,7 @@ class Collect:
         store: Store,
         accounts: Sequence[Account],
         *,
+        shard: tuple[int, int] | None = None,
         every: timedelta | None,
         skills: Ids | None,
         agents: Ids | None,
@@ -75,11 +78,16 @@ class Collect:
             given = f"{every / _MINUTE:g}m" if whole else f"{every.total_seconds():g}s"
             raise ConfigurationError(f"--every={given}: it must be 5m to 12h")
         self._store = store
-        self._accounts = accounts
+        self._accounts = [account for account in accounts if Shard.of(shard).holds(account.id)]
         self._every = every
         self._note = note
         self._source = partial(
-            conversation_metrics, accounts, skills=skills, agents=agents, groups=groups
+            conversation_metrics,
+            accounts,
+            shard=shard,
+            skills=skills,
+            agents=agents,
+            groups=groups,
         )
         self._source()  # a mistake shows before anything is asked
 

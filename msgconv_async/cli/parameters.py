@@ -44,9 +44,21 @@ def _time(_type: object, tokens: Sequence[Token]) -> timedelta:
         raise ValueError(f"{tokens[0].value!r} is not a time such as 30m or 1h") from None
 
 
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
+
+
+def _shard(_type: object, tokens: Sequence[Token]) -> tuple[int, int]:
+    """Read one of several shards, such as 2/8."""
+    found = _SHARD.fullmatch(tokens[0].value)
+    if found is None:
+        raise ValueError(f"{tokens[0].value!r} is not a shard such as 2/8")
+    return int(found[1]), int(found[2])
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
+ShardOrNone = Annotated[tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1)]
 Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -156,13 +168,13 @@ class StoreOptions:
     destination: str = "duckdb"
     dataset: str = "conversations"
 
-    def store(self) -> Store:
-        """Return the store, not opened yet."""
+    def store(self, shard: tuple[int, int] | None = None) -> Store:
+        """Return the store, not opened yet, for one of several shards or for all there is."""
         from msgconv_async.export.destination import destination, set_defaults  # noqa: PLC0415
         from msgconv_async.export.store import Store  # noqa: PLC0415 - dlt takes a second
 
         set_defaults()
-        return Store(destination(self.destination), self.dataset)
+        return Store(destination(self.destination), self.dataset, shard=shard)
 
 
 def ids(given: str | None) -> str | list[str] | None:

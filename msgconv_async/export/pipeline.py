@@ -35,10 +35,12 @@ from dlt.extract import DltResource, DltSource
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
 from msgconv_async.client.many.follow import SETTLE, Following
+from msgconv_async.client.many.follow_arguments import each_once
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
 from msgconv_async.export.rows import TABLES, tables_of
+from msgconv_async.export.shards import Left, Shard, left_by_others, taken_over
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
@@ -88,7 +90,7 @@ _BATCH = 288
 _PATIENCE = 0.5
 """Seconds after which a batch that is not full is handed on, so that progress can be seen."""
 
-_STATE, _SELECTION = "checkpoint", "selection"
+_STATE, _SELECTION, _SEEN = "checkpoint", "selection", "looked_at"
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -179,6 +181,7 @@ def conversation_metrics(
     settle: int = SETTLE,
     append: bool = False,
     over: timedelta = timedelta(),
+    shard: tuple[int, int] | None = None,
     reader: Reader | None = None,
     watch: Callable[[Batch], None] | None = None,
 ) -> DltSource:
@@ -203,12 +206,17 @@ def conversation_metrics(
         append: For destinations that cannot merge, such as plain files: a bucket comes once, and
             only after it has settled.
         over: Spread the accounts over this time, so that many are no burst.
+        shard: Take only those of the accounts that are dealt to one of several shards: (2, 8) is
+            the second of eight. The names of its pipeline and of its staging dataset must end in
+            ``_2_of_8``. All shards write the same tables. When their number changes, each goes on
+            where others left its accounts. Run those of one number at a time.
         reader: What to read with, entered. None: one for each run.
         watch: Called after every batch.
 
     Raises:
         InvalidQuery: The service would refuse ``skills``, ``agents`` or ``groups``.
-        ConfigurationError: As the source is extracted: there is no account, one is given twice, or
+        ConfigurationError: ``shard`` is none. As the source is extracted: the pipeline is not the
+            shard's alone, there is no account, one is given twice, or
             a setting cannot work.
     """
     queries = [ConversationQuery(5, group_ids=groups)]
@@ -221,6 +229,7 @@ def conversation_metrics(
             settle=settle,
             append=append,
             over=over,
+            shard=Shard.of(shard),
             reader=reader,
             watch=watch,
         )
@@ -237,6 +246,7 @@ class _Collection:
     settle: int
     append: bool
     over: timedelta
+    shard: Shard
     reader: Reader | None
     watch: Callable[[Batch], None] | None
 
@@ -258,13 +268,18 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
     Where each account stands is stored in the state only when all batches were taken.
     """
     state = dlt.current.source_state()
-    since, changed = _resume(state, collection.queries)
+    since, changed = _resume(state, collection)
     if _STATE not in state:
         yield _tables(())  # every table is to exist, whatever there is to fill it with
+    accounts = each_once(collection.accounts)
+    dealt = [account for account in accounts if collection.shard.holds(account.id)]
+    if not dealt:
+        state[_STATE] = (since or Checkpoint()).to_json()
+        return
     turns, seen = 0, set[tuple[str, datetime]]()
     with collection.reader or Reader() as reader:
         for found, closed in reader.follow(
-            collection.accounts,
+            dealt,
             collection.queries,
             since=since,
             settle=collection.settle,
@@ -279,8 +294,8 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
                 # Told apart otherwise, a bucket lacks rows for another reason.
                 emptied = () if changed else tuple(_emptied(items, collection.queries))
                 collection.watch(_batch(closed.turns - turns, items, tables, emptied))
-            checkpoint, turns = closed.checkpoint, closed.turns
-    state[_STATE] = checkpoint.to_json()
+            turns = closed.turns
+    state[_STATE] = closed.checkpoint.to_json()
 
 
 def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
@@ -297,17 +312,20 @@ def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
     )
 
 
-def _resume(
-    state: dict[str, Any], queries: Iterable[ConversationQuery]
-) -> tuple[Checkpoint | None, bool]:
+def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint | None, bool]:
     """Return where the last run ended, and whether other things are asked for since.
 
-    Of the first run, the former is None. The state is told what is asked for now.
+    Of the first run, the former is None. The state is told what is asked for now, and what was
+    taken over from other shards.
     """
     stored = state.get(_STATE)
     since = Checkpoint.from_json(stored) if stored else None
-    selection = [query.parameters() for query in queries]
-    if changed := state.setdefault(_SELECTION, selection) != selection:
+    selection = [query.parameters() for query in collection.queries]
+    changed = state.setdefault(_SELECTION, selection) != selection
+    if left := _left(state, collection.shard):
+        since = taken_over(since, left, collection.shard)
+        changed = changed or any(other.selection != selection for other in left)
+    if changed:
         _LOG.warning(
             "skills and agents are told apart otherwise from now on, or other groups counted;"
             " what was collected before stays as it is"
@@ -315,6 +333,14 @@ def _resume(
         state[_SELECTION] = selection
         since = None if since is None else msgspec.structs.replace(since, query="")
     return since, changed
+
+
+def _left(state: dict[str, Any], shard: Shard) -> list[Left]:
+    """Return what other pipelines of the dataset left, and note in the state that it was seen."""
+    left, seen = left_by_others(dlt.current.pipeline(), shard, state.get(_SEEN, {}))
+    if seen:
+        state[_SEEN] = seen
+    return left
 
 
 def _fitting_tables(items: list[Item]) -> tuple[list[Item], dict[str, pa.Table]]:

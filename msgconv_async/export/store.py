@@ -34,6 +34,7 @@ from msgconv_async.export.destination import (
 )
 from msgconv_async.export.pipeline import Emptied
 from msgconv_async.export.settings import only_user_settings
+from msgconv_async.export.shards import Shard
 
 __all__ = ["DATASET", "PIPELINE", "Store"]
 
@@ -52,12 +53,20 @@ class Store:
     Args:
         destination: Where.
         dataset: Its name there.
+        shard: Which of several collectors loads into it, such as (2, 8); None if there is one.
 
     Raises:
         ConfigurationError: The destination lacks a setting, or cannot have a dataset of that name.
     """
 
-    def __init__(self, destination: Destination, dataset: str = DATASET) -> None:
+    def __init__(
+        self,
+        destination: Destination,
+        dataset: str = DATASET,
+        *,
+        shard: tuple[int, int] | None = None,
+    ) -> None:
+        self._shard = Shard.of(shard)
         if not _NAME.fullmatch(dataset):
             raise ConfigurationError(
                 f"dataset {dataset!r}: a name is made of up to 63 small letters, digits and single"
@@ -67,9 +76,14 @@ class Store:
         self.dataset = dataset
         with only_user_settings():
             client = _configured(destination, dataset)
+        if hasattr(client.config, "staging_dataset_name_layout"):
+            layout = f"%s_staging{self._shard.suffix}"
+            destination.config_params["staging_dataset_name_layout"] = layout
         self._backend = backend_of(destination, dataset, client)
         digest = blake2b(str(self).encode(), digest_size=8).hexdigest()
-        self._state_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
+        self._pipeline = f"{PIPELINE}{self._shard.suffix}"
+        self._common_dir = Path(get_dlt_pipelines_dir()) / f"{PIPELINE}-{digest}"
+        self._state_dir = Path(f"{self._common_dir}{self._shard.suffix}")
 
     def __str__(self) -> str:
         return str(self._backend)
@@ -88,8 +102,9 @@ class Store:
     def exclusive(self) -> Iterator[Callable[[], None]]:
         """Keep other collectors off: of two that load at once, one would undo what the other does.
 
-        Where the data is in files, a lock file beside them reaches every collector there; so does
-        PostgreSQL's own lock. Elsewhere, only the collectors of this machine are kept off.
+        Shards of one number may be at work at once, unless the data is in files. There a lock file
+        beside them reaches every collector; so does PostgreSQL's own lock. Elsewhere, only the
+        collectors of this machine are kept off, and not those of another number of shards.
 
         Yields:
             A function that checks that it is still so, for a connection may have broken. It raises
@@ -115,7 +130,7 @@ class Store:
                     ) from None
                 except OSError as error:
                     raise StoreFailed(f"cannot lock {self}: {error}") from None
-            yield held.enter_context(self._backend.locked())
+            yield held.enter_context(self._backend.locked(self._shard))
 
     def load(self, source: DltSource, emptied: Sequence[Emptied] = ()) -> None:
         """Load all that the source yields, or nothing.
@@ -141,11 +156,11 @@ class Store:
             self.exclusive() as check_held,
             self._failing(),
         ):
-            shutil.rmtree(self._state_dir / PIPELINE, ignore_errors=True)
+            shutil.rmtree(self._state_dir / self._pipeline, ignore_errors=True)
             with backend.without_partial_loads(source.resources):
                 self._check_clock()
                 pipeline = dlt.pipeline(
-                    PIPELINE,
+                    self._pipeline,
                     pipelines_dir=str(self._state_dir),
                     destination=self.destination,
                     dataset_name=self.dataset,
@@ -153,9 +168,17 @@ class Store:
                 pipeline.sync_destination()
                 pipeline.extract(source, loader_file_format=backend.file_format)
                 pipeline.normalize()
-                backend.prepare(pipeline, emptied)
+                with self._alone(), backend.alone():
+                    backend.prepare(pipeline, emptied)
                 check_held()
                 pipeline.load()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other shard on this machine makes the tables."""
+        self._common_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._common_dir / "tables.lock"):
+            yield
 
     def _check_clock(self) -> None:
         """See that this load will be the newest, by which dlt knows the state that is in force.
@@ -167,7 +190,7 @@ class Store:
         last = None
         if hasattr(client, "get_stored_state"):
             with suppress(DestinationUndefinedEntity), client:
-                last = client.get_stored_state(PIPELINE)
+                last = client.get_stored_state(self._pipeline)
         newest = None if last is None else last.as_doc().get("_dlt_load_id")
         behind = float(newest or 0) - time.time()
         if behind >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import assert_never, assert_type
 
 import aiohttp
@@ -14,6 +15,7 @@ from msgconv_async import (
     ApiKey,
     BearerToken,
     Checkpoint,
+    CheckpointStore,
     ClientCredentials,
     ClosedBucket,
     ConversationQuery,
@@ -23,6 +25,7 @@ from msgconv_async import (
     Following,
     Gap,
     Interval,
+    Move,
     MsgConvError,
     Outcome,
     Pacer,
@@ -130,6 +133,15 @@ async def follow(session: ConversationSession, query: ConversationQuery) -> Chec
         over=timedelta(minutes=1),
     ) as closed:
         assert_type(closed.turns, int)
+        assert_type(closed.moved, Move | None)
+    async with (
+        CheckpointStore(Path("checkpoint.db")) as store,
+        session.follow(
+            identify(), query, since=assert_type(await store.load(), Checkpoint | None)
+        ) as closed,
+    ):
+        assert_type(await store.save(closed), None)
+        assert_type(Checkpoint.of(closed.moves().moves), Checkpoint)
     session.follow(identify(), query, since=datetime.now(UTC), clock=lambda: datetime.now(UTC))
 
     session.follow(identify(), query, over=60)  # type: ignore[arg-type]

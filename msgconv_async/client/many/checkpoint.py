@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple, Self, TypeAlias
 
 import msgspec
 
+from msgconv_async import checks
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.many.service_clock import ServiceClock
 from msgconv_async.errors import ConfigurationError, MsgConvError, UnexpectedResponse
@@ -107,6 +108,41 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(1, min(buckets, REACH // BUCKET)) * (BUCKET // _MINUTE)
 
 
+class Move(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where one account stands: the part of a checkpoint that an item changed.
+
+    A store that keeps the latest move of each account has what `Checkpoint.of` makes a checkpoint
+    of. So it writes what changed, and not what exists.
+
+    Attributes:
+        account_id: Whose.
+        query: A digest of the queries that are followed, as in `Checkpoint`.
+        position: How far the account was taken; None if nothing of it was taken yet.
+        clock: What is known of its service's clock; None if that is nothing.
+    """
+
+    account_id: str
+    query: str
+    position: Position | None = None
+    clock: ServiceClock | None = None
+
+    def to_json(self) -> str:
+        """Return it as one line of JSON, of some 280 bytes."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except (msgspec.DecodeError, UnicodeError, TypeError) as error:
+            raise ConfigurationError(f"this is not a move of a checkpoint: {error}") from None
+
+
 class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where following stands, as a value to store and to hand back as ``since``.
 
@@ -136,6 +172,29 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeError, TypeError) as error:
             raise ConfigurationError(f"this is not a checkpoint: {error}") from None
+
+    @classmethod
+    def of(cls, moves: Iterable[Move]) -> Self:
+        """Put moves together; of several that are of one account, the last one counts.
+
+        Raises:
+            ConfigurationError: They are of different queries, or no moves.
+        """
+        checks.instance("moves", moves, Iterable, "an iterable of moves, such as a list")
+        accounts, clocks, queries = dict[str, Position](), dict[str, ServiceClock](), set[str]()
+        for move in moves:
+            checks.instance("moves", move, Move, "an iterable of moves, such as a list")
+            queries.add(move.query)
+            if move.position is not None:
+                accounts[move.account_id] = move.position
+            if move.clock is not None:
+                clocks[move.account_id] = move.clock
+        if len(queries) > 1:
+            raise ConfigurationError(
+                "moves: these are of different queries, with other skills, agents, groups or"
+                " version: keep those of each query apart"
+            )
+        return cls(accounts, "".join(queries), clocks)
 
 
 _MINUTE = timedelta(minutes=1)

@@ -14,7 +14,7 @@ that the caller has not had.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -33,18 +33,23 @@ from msgconv_async.client.many.checkpoint import (
     Checkpoint,
     Failure,
     Item,
+    Move,
     Position,
     Step,
     advance,
     digest_of,
 )
 from msgconv_async.client.many.fan_out import background, unforeseen
+from msgconv_async.client.many.follow_arguments import (
+    check_settings,
+    check_since,
+    each_once,
+    of_buckets,
+)
 from msgconv_async.client.many.service_clock import ClockJudge, Now, instant
 from msgconv_async.errors import (
-    ConfigurationError,
     ConnectionFailed,
     DeadlineExceeded,
-    InvalidQuery,
     MsgConvError,
     RateLimited,
     ServerError,
@@ -112,6 +117,18 @@ class _Batch(NamedTuple):
     taken: anyio.Event
 
 
+class Moves(NamedTuple):
+    """What moved since a moment, and what to ask with the next time.
+
+    Attributes:
+        moves: Where each account that moved stands now, in the order in which they moved last.
+        until: The number of the last of them.
+    """
+
+    moves: list[Move]
+    until: int
+
+
 class _Believed(NamedTuple):
     """What an answer, or several side by side, say that may be taken.
 
@@ -148,11 +165,11 @@ class Following:
         max_in_flight: int,
         clock: Callable[[], datetime],
     ) -> None:
-        self._accounts = accounts = _each_once(accounts)
-        self._queries = queries = _of_buckets(queries)
+        self._accounts = accounts = each_once(accounts)
+        self._queries = queries = of_buckets(queries)
         self._digest = digest_of(queries)
-        _check_since(since, self._digest)
-        _check_settings(settle, revise, over, max_in_flight, clock)
+        check_since(since, self._digest)
+        check_settings(settle, revise, over, max_in_flight, clock)
         self.turns = 0
         self._ask = ask
         self._settle = settle
@@ -176,6 +193,11 @@ class Following:
         self._judges = {
             account.id: ClockJudge(clocks.get(account.id), tolerance) for account in accounts
         }
+        self._changes = 0
+        self._changed: dict[str, int] = {}  # by account the number of its last change, oldest first
+        for account_id in sorted(self._positions | self._clocks, key=phase_of):
+            self._change(account_id)
+        self._taken_from: str | None = None
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
         self._ended = False
@@ -184,9 +206,47 @@ class Following:
     def checkpoint(self) -> Checkpoint:
         """Where it stands: after the item taken last. Store it once that one is dealt with.
 
-        It holds every account that was taken from, and every other that ``since`` told of.
+        It holds every account that was taken from, and every other that ``since`` told of. So it
+        costs what exists: of many accounts, store what moved (`CheckpointStore`, or ``moved``).
         """
         return Checkpoint(dict(self._positions), self._digest, dict(self._clocks))
+
+    @property
+    def moved(self) -> Move | None:
+        """Where the account of the item taken last stands after it; None before the first item.
+
+        Store it once the item is dealt with: the last move of each account, put together by
+        `Checkpoint.of`, is where following stands.
+        """
+        return None if self._taken_from is None else self._move(self._taken_from)
+
+    def moves(self, after: int = 0) -> Moves:
+        """Return where all accounts stand that moved since this was asked the last time.
+
+        What ``since`` told of has moved when it is asked for the first time.
+
+        Args:
+            after: What the answer before gave as ``until``; 0 at first.
+
+        Raises:
+            ConfigurationError: ``after`` is no whole number of 0 or more.
+        """
+        checks.whole("after", after, 0)
+        found = []
+        for account_id, number in reversed(self._changed.items()):
+            if number <= after:
+                break
+            found.append(self._move(account_id))
+        return Moves(found[::-1], self._changes)
+
+    def _move(self, account_id: str) -> Move:
+        position, clock = self._positions.get(account_id), self._clocks.get(account_id)
+        return Move(account_id, self._digest, position, clock)
+
+    def _change(self, account_id: str) -> None:
+        self._changes += 1
+        self._changed.pop(account_id, None)
+        self._changed[account_id] = self._changes
 
     def __aiter__(self) -> Self:
         return self
@@ -204,6 +264,8 @@ class Following:
         if after is not None:
             self._positions[item.account.id] = after
             self._planned.discard(item.account.id)
+            self._change(item.account.id)
+        self._taken_from = item.account.id
         if not batch.steps:
             self._ready.popleft()
             batch.taken.set()
@@ -334,6 +396,7 @@ class Following:
         if wanted > reached:
             start = answer.intervals[0].start - (wanted - reached) * BUCKET
             self._positions[account.id] = Position(start)
+            self._change(account.id)
         return answer
 
     async def _read_back(self, account: Account, timeframe: int) -> _Believed:
@@ -352,7 +415,9 @@ class Following:
             newest = intervals[-1]
             closed = newest.end if newest.complete else newest.start
             verdict = belief.judge(closed, date, self._now(), taken)
-            self._clocks[account.id] = belief.stored
+            if self._clocks.get(account.id) != belief.stored:
+                self._clocks[account.id] = belief.stored
+                self._change(account.id)
             if verdict.refusal:
                 raise _unexpected(account, verdict.refusal)
             answers.append(intervals)
@@ -405,68 +470,6 @@ def _beside(one: Interval | Unreadable, other: Interval | Unreadable) -> Interva
         agents=one.agents or other.agents,
         totals=one.totals or other.totals,
     )
-
-
-def _check_since(since: object, digest: str) -> None:
-    if since is not None and not isinstance(since, Checkpoint | datetime | timedelta):
-        raise checks.refused("since", since, "a Checkpoint, a datetime, a timedelta, or None")
-    if isinstance(since, timedelta) and not timedelta() < since <= REACH:
-        raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
-    if isinstance(since, datetime):
-        checks.aware("since", since)
-    if isinstance(since, Checkpoint) and since.query and since.query != digest:
-        raise ConfigurationError(
-            "since: this checkpoint is of another query, with other skills, agents, groups or"
-            " version: hand back one of this query, or begin at an instant instead"
-        )
-
-
-def _check_settings(
-    settle: object,
-    revise: object,
-    over: timedelta | None,
-    max_in_flight: object,
-    clock: Callable[[], object],
-) -> None:
-    checks.whole("settle", settle, 0, REACH // BUCKET)
-    checks.instance("revise", revise, bool, "True or False")
-    if over is not None:
-        checks.instance("over", over, timedelta, "a timedelta, or None")
-    if over is not None and over < timedelta():
-        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
-    checks.whole("max_in_flight", max_in_flight, 1)
-    checks.function("clock", clock, "a function that tells the time")
-    checks.aware("clock: the time that it tells", clock())
-
-
-def _each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:
-    checks.instance("accounts", accounts, Iterable, "an iterable of accounts, such as a list")
-    accounts = tuple(accounts)
-    for place, account in enumerate(accounts):
-        checks.instance(f"accounts[{place}]", account, Account, "an Account")
-    if not accounts:
-        raise ConfigurationError("there is no account to follow: give at least one")
-    for account_id, times in Counter(account.id for account in accounts).items():
-        if times > 1:
-            raise ConfigurationError(f"account {account_id} is given {times} times: follow it once")
-    return accounts
-
-
-def _of_buckets(queries: Sequence[ConversationQuery]) -> tuple[ConversationQuery, ...]:
-    checks.instance("query", queries, Iterable, "a ConversationQuery, or several in a list")
-    queries = tuple(queries)
-    for query in queries:
-        checks.instance("query", query, ConversationQuery, "a ConversationQuery")
-        if query.interval not in {None, MIN_INTERVAL}:
-            raise InvalidQuery(
-                "interval",
-                query.interval,
-                f"following hands out buckets of {MIN_INTERVAL} minutes: leave it out",
-            )
-    if not queries:
-        raise ConfigurationError("there is no query to follow with: give at least one")
-    # With an interval, a time frame must be a multiple of it: one bucket does until a turn knows.
-    return tuple(replace(query, timeframe=MIN_INTERVAL, interval=MIN_INTERVAL) for query in queries)
 
 
 def phase_of(account_id: str) -> float:

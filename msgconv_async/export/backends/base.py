@@ -18,6 +18,7 @@ from dlt.destinations.sql_client import SqlClientBase
 
 from msgconv_async.export.destination import Destination, StoreFailed, client_of, first_line
 from msgconv_async.export.pipeline import Emptied
+from msgconv_async.export.shards import Shard
 
 _USER_INFO = re.compile(r"//[^/@]*@")
 
@@ -93,8 +94,14 @@ class Backend:
         return where.parent
 
     @contextmanager
-    def locked(self) -> Iterator[Callable[[], None]]:
+    def locked(
+        self,
+        shard: Shard,  # noqa: ARG002 - for those that override it
+    ) -> Iterator[Callable[[], None]]:
         """Hold the database's own lock on the dataset, if it has any.
+
+        Args:
+            shard: Shards of one number hold it together; nobody else does.
 
         Yields:
             A function that checks that the lock is still held. It raises `StoreFailed` otherwise.
@@ -106,6 +113,11 @@ class Backend:
         yield lambda: None
 
     # ------------------------------------------------------------ loading
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other shard makes the tables, if the database can tell."""
+        yield
 
     @contextmanager
     def watched(self) -> Iterator[None]:

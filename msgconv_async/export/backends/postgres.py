@@ -14,6 +14,7 @@ from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.backends.base import Backend
 from msgconv_async.export.destination import StoreInUse
 from msgconv_async.export.pipeline import KEYS
+from msgconv_async.export.shards import Shard
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -24,6 +25,17 @@ _KEEPALIVES = {
     "tcp_user_timeout": "60000",
 }
 """After about a minute without a sign of it, a server counts as gone."""
+
+_BIGINT = 64
+"""Bits."""
+
+_OTHERS = """
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 2 AND granted
+    AND classid::bigint = %s AND objid::bigint <> %s
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Counts the locks of shards of another number; a lock of two keys has the ``objsubid`` 2."""
 
 
 class Postgres(Backend):
@@ -38,33 +50,60 @@ class Postgres(Backend):
         self.destination.config_params["credentials"] = config.credentials
 
     @contextmanager
-    def locked(self) -> Iterator[Callable[[], None]]:
-        """Hold an advisory lock, for as long as its connection lasts.
+    def locked(self, shard: Shard) -> Iterator[Callable[[], None]]:
+        """Hold advisory locks, for as long as their connection lasts.
+
+        One is the shard's alone. Another is held by all shards of one number together, and tells
+        those of another number that they are there.
 
         See https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS.
 
+        Args:
+            shard: Whose locks they are.
+
         Yields:
-            A function that checks that the lock is still held. It raises `StoreFailed` otherwise.
+            A function that checks that the locks are still held. It raises `StoreFailed` otherwise.
 
         Raises:
-            StoreInUse: Another collector holds it.
+            StoreInUse: Another collector holds the lock, or there are shards of another number.
             StoreFailed: The database cannot be asked.
         """
-        key = int.from_bytes(blake2b(self.dataset.encode(), digest_size=8).digest(), signed=True)
+        alone = _key(f"{self.dataset}{shard.suffix}", 64)
+        together = _key(self.dataset, 31)
         client = self.connect().sql_client
         with ExitStack() as connection:
             try:
                 client.open_connection()
                 connection.callback(client.close_connection)
-                rows = client.execute_sql("SELECT pg_try_advisory_lock(%s)", key)
+                ((held, _),) = client.execute_sql(
+                    "SELECT pg_try_advisory_lock(%s), pg_try_advisory_lock_shared(%s, %s)",
+                    *(alone, together, shard.count),
+                )
+                ((others,),) = client.execute_sql(_OTHERS, together, shard.count)
             except Exception as error:  # noqa: BLE001 - the database driver's own
                 raise self.failed(error) from None
-            if rows != [(True,)]:
-                raise StoreInUse(f"another collector is at work on {self}")
             session = client.native_connection
-            # Closing releases it as well, but only when the server comes to it.
-            connection.callback(_unlock, session, key)
+            # Closing releases them as well, but only when the server comes to it.
+            connection.callback(_unlock, session)
+            if not held:
+                raise StoreInUse(f"another collector is at work on {self}")
+            if others:
+                raise StoreInUse(
+                    f"another collector is at work on {self}, with another number of shards than"
+                    f" {shard.count}"
+                )
             yield lambda: self._check_held(session)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other shard makes the tables, on whatever machine."""
+        client = self.connect().sql_client
+        with ExitStack() as connection:
+            client.open_connection()
+            connection.callback(client.close_connection)
+            client.execute_sql("SELECT pg_advisory_lock(%s)", _key(f"{self.dataset} tables", 64))
+            connection.callback(_unlock, client.native_connection)
+            yield
 
     def _check_held(self, session: Any) -> None:
         """Use the very connection that holds the lock: dlt would open another in silence."""
@@ -88,9 +127,15 @@ class Postgres(Backend):
             _hold_key(client, name, key)
 
 
-def _unlock(session: Any, key: int) -> None:
+def _key(text: str, bits: int) -> int:
+    """Return a number for a lock: one of 64 bits has a sign, and shorter ones have none."""
+    number = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), signed=True)
+    return number if bits == _BIGINT else number % 2**bits
+
+
+def _unlock(session: Any) -> None:
     with suppress(Exception), session.cursor() as cursor:  # it may have broken
-        cursor.execute("SELECT pg_advisory_unlock(%s)", (key,))
+        cursor.execute("SELECT pg_advisory_unlock_all()")
 
 
 def _check_address(credentials: Any) -> None:
