@@ -17,7 +17,7 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> None
 
     Args:
         name: The argument's name.
-        value: What was given.
+        value: The value that was given.
         least: The smallest allowed value.
         most: The largest allowed value; None for no bound.
 
@@ -37,7 +37,7 @@ def number(
 
     Args:
         name: The argument's name.
-        value: What was given.
+        value: The value that was given.
         what: What it must be, such as ``"0 seconds or more, and finite"``.
         above: Whether 0 is refused as well.
         most: The largest allowed value; by default any finite number.

@@ -70,7 +70,7 @@ CONNECT_TIMEOUT = 30.0
 
 
 class _Net(NamedTuple):
-    """What exists only while the session is open."""
+    """The parts that exist only while the session is open."""
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession

@@ -1,4 +1,4 @@
-"""Which limit a refusal is blamed on: one on the rate, or one on the requests in flight.
+"""Decides which limit a refusal is blamed on: the rate, or the requests in flight.
 
 The two refuse in different circumstances. The company of a request is the number of requests in
 flight with it. A limit of n requests in flight refuses the request that would be number n + 1,

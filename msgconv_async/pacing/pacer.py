@@ -18,7 +18,7 @@ Ending: TypeAlias = Literal["answered", "throttled", "neutral"]
 
 @dataclass(frozen=True, slots=True)
 class PacerStats:
-    """What a pacer has done and what it now believes: a snapshot.
+    """A snapshot of a pacer: its counts, and the limits that it now allows.
 
     Attributes:
         sent: Requests started.

@@ -59,7 +59,7 @@ class _Kept:
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]]
     _shown: ClassVar[tuple[str, ...]] = ()
-    """Which of the values are no secrets."""
+    """The names of the values that are no secrets."""
     values_of: ClassVar[Callable[[Any], Any]]
     """Reads all of them. Each request hashes its account several times."""
 

@@ -165,7 +165,7 @@ class Domains:
                     key, lambda until: self._ask(account_id, service, until), deadline
                 )
         except (ApiError, ConnectionFailed, UnexpectedResponse, TimeoutError) as error:
-            _LOG.info("account %s: %s goes on being asked; %r", account_id, origin, error)
+            _LOG.info("account %s: %s is still asked; %r", account_id, origin, error)
             return None
         if (new := self._learn(key, found)) == origin:
             return None

@@ -138,7 +138,7 @@ class Logins:
 
     async def _log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
         credentials = account.credentials
-        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - nobody else has to
+        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - only these log in
         service = credentials.service
         before = self._held.get(account)
         known = self._domains.known(account.id, service)

@@ -84,8 +84,8 @@ class _Reading:
 
     def _pair(self, table: KeyPath) -> None:
         """Read a key and its value, with all that nests in it, however deep."""
-        # A container that is open: the path of what is in it, and the number of the next element,
-        # which is None for a table.
+        # An open container: the path of its contents, and the number of the next element, which is
+        # None for a table.
         opened: list[tuple[KeyPath, int | None]] = []
         self._value(self._named(table), opened)
         while opened:

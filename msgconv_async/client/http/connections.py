@@ -131,7 +131,7 @@ class BrokenConnectionError(aiohttp.ClientConnectionError):
     """The connection broke before the head of an answer came. aiohttp does not repeat this error.
 
     Args:
-        error: What aiohttp raised.
+        error: The error that aiohttp raised.
     """
 
     def __init__(self, error: aiohttp.ClientError) -> None:
@@ -145,12 +145,12 @@ class _NotUsableError(aiohttp.ClientError):
 
 def _is_clean(protocol: ResponseHandler) -> bool:
     """Tell whether a connection is new, or nothing came on it since its last answer was whole."""
-    parser = protocol._parser  # noqa: SLF001 - nothing public tells of half a head
+    parser = protocol._parser  # noqa: SLF001 - no public name shows half a head
     if parser is None:
         return True
     try:
         begun = parser.feed_eof()  # what aiohttp itself asks when a connection ends
-    except Exception:  # noqa: BLE001 - whatever it objects to was not asked for
+    except Exception:  # noqa: BLE001 - bytes that it refuses were not asked for
         return False
     return begun is None and not protocol.should_close
 

@@ -36,7 +36,7 @@ T = TypeVar("T")
 E = TypeVar("E", bound=MsgConvError)
 
 Failed: TypeAlias = ApiError | ConnectionFailed
-"""How an exchange fails."""
+"""The ways in which an exchange fails."""
 
 Repeatable = RateLimited | ServerError | ConnectionFailed
 """Failures that a later try may not meet again."""

@@ -126,7 +126,7 @@ class SingleFlight(Generic[T]):
         work: Callable[[Deadline], Coroutine[Any, Any, T]],
         deadline: Deadline,
     ) -> T:
-        """Wait for the work under this key, starting it if nobody has.
+        """Wait for the work under this key, starting it if there is none.
 
         Args:
             key: What is asked for. Callers that ask for the same share the work, unless it may be

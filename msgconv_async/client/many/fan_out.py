@@ -20,7 +20,7 @@ _LOG = logging.getLogger("msgconv_async")
 
 AccountQuery: TypeAlias = tuple[Account, ConversationQuery]
 Asked: TypeAlias = Account | AccountQuery
-"""An item of what is asked: an account, or a pair of an account and its own query."""
+"""One thing to ask about: an account, or a pair of an account and its own query."""
 
 MAX_IN_FLIGHT = 100
 """Accounts asked at the same time, by default; as many as an aiohttp session has connections."""
@@ -58,7 +58,7 @@ class _Outcomes:
             await taken
 
     def end(self) -> None:
-        """Tell the takers, those that wait and those that come, that there will be no more."""
+        """Tell all present and later takers that there will be no more."""
         self._ended = True
         while self._hand(None):
             pass
@@ -199,8 +199,8 @@ def drawing_from(
         query: The query of the accounts that have none of their own.
 
     Raises:
-        ConfigurationError: It is not an iterable. The function raises it when anything else
-            came out of it.
+        ConfigurationError: It is not an iterable. The function raises it when anything else came
+            out of it.
     """
     if isinstance(asked, AsyncIterable):
         later = aiter(asked)

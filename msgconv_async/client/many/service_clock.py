@@ -47,7 +47,7 @@ _CUT = 2.0
 """Seconds: a ``Date`` is cut to whole ones, and is written a moment before or after the body."""
 
 _DRIFT = 30.0
-"""Seconds by which what is stored must be wrong before it is stored anew."""
+"""Seconds by which the stored state must be wrong before it is stored anew."""
 
 
 _FIRST = datetime.min.replace(tzinfo=UTC).timestamp()
