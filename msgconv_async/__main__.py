@@ -1,4 +1,4 @@
-"""``python -m msgconv_async``: the command ``msgconv``, whatever else may have that name."""
+"""``python -m msgconv_async`` runs ``msgconv``, even if another program has that name."""
 
 import sys
 

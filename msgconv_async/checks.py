@@ -1,4 +1,4 @@
-"""What an argument must be, and the one sentence that says so where it is not."""
+"""Checks of arguments, and the one sentence that an error says about a wrong argument."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ LARGE = sys.float_info.max
 
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuse what is not a whole number in a range; True and False are none.
+    """Refuse a value that is not a whole number in a range. True and False are not numbers here.
 
     Args:
         name: The argument's name.
-        value: What was given.
-        least: The smallest that will do.
-        most: The largest that will do; None for no bound.
+        value: The value that was given.
+        least: The smallest allowed value.
+        most: The largest allowed value; None for no bound.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     fits = isinstance(value, int) and not isinstance(value, bool)
     if not fits or not least <= value <= (math.inf if most is None else most):  # type: ignore[operator]
@@ -33,17 +33,17 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> None
 def number(
     name: str, value: object, what: str, *, above: bool = False, most: float = LARGE
 ) -> None:
-    """Refuse what is not a number of 0 or more; True, False and what is no number are none.
+    """Refuse a value that is not a number of 0 or more. True, False and NaN are not numbers here.
 
     Args:
         name: The argument's name.
-        value: What was given.
+        value: The value that was given.
         what: What it must be, such as ``"0 seconds or more, and finite"``.
         above: Whether 0 is refused as well.
-        most: The largest that will do; by default any that is finite.
+        most: The largest allowed value; by default any finite number.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     fits = isinstance(value, int | float) and not isinstance(value, bool)
     if not fits or not 0 <= value <= most or (above and value == 0):  # type: ignore[operator]
@@ -51,30 +51,30 @@ def number(
 
 
 def instance(name: str, value: object, kind: Any, what: str) -> None:
-    """Refuse what is not of a type.
+    """Refuse a value that is not of a type.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     if not isinstance(value, kind):
         raise refused(name, value, what)
 
 
 def function(name: str, value: object, what: str) -> None:
-    """Refuse what cannot be called.
+    """Refuse a value that cannot be called.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     if not callable(value):
         raise refused(name, value, what)
 
 
 def aware(name: str, value: object) -> None:
-    """Refuse what is not a datetime that knows its offset from UTC.
+    """Refuse a value that is not a datetime with an offset from UTC.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: The value is something else.
     """
     instance(name, value, datetime, "a datetime")
     if isinstance(value, datetime) and value.utcoffset() is None:

@@ -1,4 +1,4 @@
-"""Everything this library raises on purpose: one tree, so that one ``except`` can hold it."""
+"""The exceptions that this library raises on purpose. All of them derive from `MsgConvError`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 class MsgConvError(Exception):
     """The root of every error that this library raises on purpose.
 
-    All of them pickle, so they can cross a process pool, and none of them carries a secret.
+    All of them pickle, so they can cross a process pool. They carry no secret.
     """
 
     def __repr__(self) -> str:
@@ -62,8 +62,8 @@ class ApiError(MsgConvError):
     Attributes:
         status: The HTTP status code.
         account_id: The account that was asked about.
-        excerpt: The beginning of the response body, on one line, without invisible characters,
-            secrets blanked out; ``"***"`` alone where it had too much of one in it.
+        excerpt: The beginning of the response body, on one line, without invisible characters.
+            Secrets are blanked out. It is ``"***"`` alone where too much of a secret was in it.
         retry_after: Seconds that the service asked to wait in its last answer, or None.
     """
 
@@ -93,22 +93,22 @@ class Unauthorized(ApiError):
 
 
 class RateLimited(ApiError):
-    """429, still, after every retry that the timeout allows; or asked to wait unreasonably long.
+    """429 after every retry that the timeout allows, or a demand to wait unreasonably long.
 
-    Or 503, of a gateway whose queue for the account stays too long.
+    Also 503 of a gateway whose queue for the account stays too long.
     """
 
 
 class ServerError(ApiError):
-    """5xx, still, after every retry that the policy and the timeout allow."""
+    """5xx after every retry that the policy and the timeout allow."""
 
 
 class UnexpectedResponse(MsgConvError):
     """The service answered 200 with something the API does not describe.
 
     Attributes:
-        where: Where in the document, as a JSON path such as
-            ``$.metricsByIntervals[3].metricsData.metricsTotals``, or a byte offset; empty if the
+        where: The place in the document: a JSON path such as
+            ``$.metricsByIntervals[3].metricsData.metricsTotals``, or a byte offset. Empty if the
             fault is not in one place (a body over the size limit).
         account_id: The account that was asked about; empty where only bytes were decoded.
     """
@@ -129,8 +129,8 @@ class ConnectionFailed(MsgConvError):
 
     Attributes:
         account_id: The account that was asked about.
-        repeatable: Whether a later try may do better. It is False where no outage is at work, such
-            as for a certificate that is not accepted.
+        repeatable: Whether a later try may succeed. False if the cause is no outage, such as a
+            certificate that is not accepted.
     """
 
     def __init__(self, message: str, *, account_id: str, repeatable: bool = True) -> None:

@@ -1,7 +1,7 @@
 """The command ``msgconv``: results on stdout, everything else on stderr.
 
 Exit codes: 0 all well, 1 something failed, 2 the command line was wrong, 130 interrupted (Ctrl-C),
-141 whoever read the output went away (as ``yes | head -1`` exits), 143 terminated (SIGTERM).
+141 the reader of the output went away (as ``yes | head -1`` exits), 143 terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ def complain(message: str) -> None:
     """Write a line on stderr. The command does not fail if that cannot be written."""
     try:
         print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
-    except BlockingIOError:  # nobody reads it for now
+    except BlockingIOError:  # no program reads it for now
         pass
     except OSError:
         _give_up(sys.stderr)
 
 
 def _exit_code(arguments: Sequence[str]) -> int:
-    """Run a command, and return the exit code for whatever becomes of it."""
+    """Run a command, and return the exit code for its result."""
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -101,7 +101,7 @@ def _serves(arguments: Sequence[str]) -> bool:
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return what makes an event loop of uvloop, if it is installed: it serves twice as much."""
+    """Return the maker of uvloop's event loop, if it is installed: it serves twice as much."""
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""The commands: what may be given to each, and who carries it out."""
+"""The commands: their parameters, and the modules that carry them out."""
 
 from __future__ import annotations
 
@@ -90,9 +90,9 @@ def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
 
 @app.command
 async def demo(*, web: Switch = False, port: WholeOrNone = None) -> int:
-    """Ask a local server of 50 accounts for a day each, and show what comes of it.
+    """Ask a local server of 50 accounts for a day each, and show the results.
 
-    Needs no LivePerson account and no network; takes some seconds.
+    It needs no LivePerson account and no network, and takes some seconds.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ async def sandbox(
     accounts
         How many accounts there are; 1 if not given.
     seed
-        Another seed, other conversations.
+        Another seed makes other conversations.
     events
         A file of resolved conversations to answer from, one JSON object a line, in place of
         synthetic ones. It brings its own accounts.
@@ -191,7 +191,7 @@ async def gateway(
     no_page: Switch = False,
     grace: float = 25.0,
 ) -> int:
-    """Own the pace of accounts for any number of clients, which ask it as they would LivePerson.
+    """Own the pace of accounts for any number of clients, which ask it as if it were LivePerson.
 
     Prints one line, "listening on http://HOST:PORT", once it accepts connections. Clients need it
     as their base URL, and no LivePerson credential. Needs the extra "gateway". The accounts'
@@ -202,7 +202,7 @@ async def gateway(
     account
         The account ids.
     host
-        The address to listen on. Any but loopback takes --token-env, --tls-cert and --tls-key.
+        The address to listen on. Any but loopback needs --token-env, --tls-cert and --tls-key.
     port
         The port to listen on, 8080 if not given; 0 picks a free one.
     unix
@@ -223,7 +223,7 @@ async def gateway(
         Do not serve the live page at /. While somebody looks at it, it sends two requests of every
         account each five minutes; otherwise none.
     grace
-        Seconds in which what is in flight may end after SIGTERM.
+        Seconds in which requests in flight may end after SIGTERM.
     """
     from msgconv_async.cli import gateway  # noqa: PLC0415
 
@@ -256,7 +256,7 @@ async def fetch(
     """Ask accounts for their metrics.
 
     Secrets come from the environment only: MSGCONV_CLIENT_SECRET, MSGCONV_TOKEN or
-    MSGCONV_PASSWORD. A local server that is asked without any is taken for "msgconv sandbox".
+    MSGCONV_PASSWORD. Without any of them, a local server is asked with the sandbox's credentials.
 
     Parameters
     ----------
@@ -264,14 +264,14 @@ async def fetch(
         The account ids.
     format
         table: the main figures, to read. csv: every figure; the first column names a row's table,
-        and a key that this table lacks is an empty cell; the last, complete, is false while the
+        and a key that this table lacks is an empty cell; the last one, complete, is false if the
         row's interval was still open. ndjson: the same, one JSON object a line.
-        json: the service's document, byte for byte; of several accounts, one object that holds
+        json: the service's document, byte for byte; for several accounts, one object that holds
         each document under its account id.
     complete_only
-        Leave out intervals that were still open when asked: not in the format json.
+        Leave out intervals that were still open when asked; not for the format json.
     output
-        Write to this file, all at once when everything is there, rather than to stdout.
+        Write to this file instead of stdout, all at once when everything is there.
     """
     from msgconv_async.cli.fetch import Fetch  # noqa: PLC0415
 
@@ -287,8 +287,9 @@ async def fetch(
 async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) -> int:
     """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
 
-    In a terminal, a table that is redrawn in place; elsewhere a line for each closed bucket.
-    Secrets come from the environment only, as for "msgconv fetch", or as the accounts file says.
+    A terminal shows a table that is redrawn in place; any other output gets a line for each closed
+    bucket. Secrets come from the environment only, as for "msgconv fetch", or as the accounts file
+    says.
 
     Parameters
     ----------
@@ -314,11 +315,11 @@ async def export(
 ) -> int:
     """Write accounts' metrics to a folder: one file for each table that was asked for.
 
-    Account totals, account_metrics, are asked for by neither --skills nor --agents. The last
-    column, complete, is false in a row whose interval was still open when it was asked for.
-    A file is there whole or not at all, and takes the place of one of the same name. An account
-    that fails is said on stderr; the others are written. Secrets come from the environment only, as
-    for "msgconv fetch", or as the accounts file says.
+    Without --skills and --agents, it asks for account totals, account_metrics. The last column,
+    complete, is false in a row whose interval was still open when it was asked for. A file is there
+    whole or not at all, and replaces one of the same name. An account that fails is reported on
+    stderr; the others are written. Secrets come from the environment only, as for "msgconv fetch",
+    or as the accounts file says.
 
     Parameters
     ----------
@@ -354,18 +355,18 @@ def collect(
     """Keep every closed five-minute bucket of accounts in a database, until Ctrl-C.
 
     Fills the tables account_metrics, skill_metrics, agent_metrics and skill_agent_metrics, each
-    bucket exactly once, whatever is killed in between; the first round begins 24 hours back. What
-    the API forgot before it was read is a row of collection_gaps, and a warning. Secrets come from
-    the environment only, as for "msgconv fetch", or as the accounts file says.
+    bucket exactly once, even if killed; the first round begins 24 hours back. Time that the API
+    forgot before it was read is a row of collection_gaps, and a warning. Secrets come from the
+    environment only, as for "msgconv fetch", or as the accounts file says.
 
     Parameters
     ----------
     account
         The account ids.
     every
-        From one round to the next, 5m to 12h, such as 30m or 1h; 5m if not given.
+        The time from one round to the next, 5m to 12h, such as 30m or 1h; 5m if not given.
     once
-        One round, then end: for cron and its like. Exits with 1 if an account failed.
+        End after one round, such as for cron. Exits with 1 if an account failed.
     shard
         Take only the accounts that are dealt to one of several collectors, such as 2/8 for the
         second of eight; all of them write the same tables.
@@ -399,8 +400,9 @@ def collect(
 def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = None) -> int:
     """Show what "msgconv collect" has collected, by day (UTC) and skill.
 
-    Who resolved how many conversations, and their average handling time. Days that were not
-    collected whole are marked. In a terminal there are charts as well.
+    It shows how many conversations agents, consumers and the system resolved, and their average
+    handling time. Days that were not collected whole are marked. In a terminal there are charts as
+    well.
 
     Parameters
     ----------
@@ -423,7 +425,7 @@ def _asking(
     *,
     complete_only: bool,
 ) -> tuple[Asking, ConversationSession]:
-    """Return whom a command asks and what, and a session for it, not entered yet."""
+    """Return the accounts and the question of a command, and a session for it, not entered yet."""
     from msgconv_async.cli.asking import Asking  # noqa: PLC0415
 
     query, session = question.query(), access.session()

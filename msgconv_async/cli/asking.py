@@ -1,4 +1,4 @@
-"""Many accounts asked one question: reports handed out, failures said on stderr, progress shown."""
+"""Asks many accounts one question, hands out reports, and shows failures and progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from msgconv_async.protocol.report import ConversationReport
 
 
 class Answered(NamedTuple):
-    """What came of asking.
+    """The result of asking.
 
     Attributes:
         accounts: How many accounts answered.
@@ -31,14 +31,14 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Asking:
-    """Whom a command asks, and what.
+    """The accounts that a command asks, and the question.
 
     Args:
         accounts: The accounts. One that is given twice is asked twice.
         query: The question.
         timeout: Seconds for each account.
         max_in_flight: How many accounts are asked at the same time.
-        note: Said before anything is asked, if there is anything to say.
+        note: A note to say before anything is asked, or an empty text.
         complete_only: Leave out intervals that were still open.
     """
 
@@ -64,7 +64,7 @@ class Asking:
         """Hand out the report of each account as it comes, and say on stderr which accounts failed.
 
         Args:
-            session: Entered already.
+            session: The session, entered already.
             take: Takes an account's id and report, and may return how many rows these are. If it
                 raises `UnexpectedResponse`, the account has failed.
             bar: Shows how many accounts are done.
@@ -103,5 +103,5 @@ class Asking:
             complain(f"still open when asked, so {so}: the interval {together} UTC")
 
     def exit_code(self, answered: int) -> int:
-        """Return the exit code of a command to which so many accounts answered."""
+        """Return the exit code of a command, by the number of accounts that answered."""
         return OK if answered == len(self.accounts) else FAILED

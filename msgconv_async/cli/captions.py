@@ -1,4 +1,4 @@
-"""What is written around the figures of a history, in a terminal as on a page."""
+"""The texts around the figures of a history, in a terminal and on a page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def skill_name(skill_id: int | None) -> str:
 
 
 def period(history: History) -> str:
-    """Say what a history is of."""
+    """Say which days and accounts a history covers."""
     many = len(history.accounts)
     return f"{history.first} to {history.last} (UTC), {many} account{'s' if many > 1 else ''}"
 
@@ -25,7 +25,7 @@ def marked(day: date, history: History) -> str:
 
 
 def notes(history: History) -> list[str]:
-    """Say what a reader has to know of the figures."""
+    """Return the notes that a reader of the figures needs."""
     spans: list[tuple[date, date, int]] = []
     for day, lacking in history.partial.items():
         match spans:

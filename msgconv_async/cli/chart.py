@@ -21,10 +21,10 @@ def chart(title: str, counts: Sequence[int], ticks: Mapping[int, str], console: 
     """Draw evenly spaced counts as a line, as wide as the console.
 
     Args:
-        title: Stands above.
-        counts: What is drawn.
-        ticks: What is written below some of them, by their place.
-        console: Where it will be shown.
+        title: The text above.
+        counts: The numbers to draw.
+        ticks: The labels below some of them, by their place.
+        console: The console that will show it.
     """
     unicode = console.encoding.startswith("utf")
     peak = max(counts, default=0)
@@ -57,11 +57,11 @@ def bars(
     """Draw a bar for each label: series of non-negative numbers, stacked.
 
     Args:
-        title: Stands above; it may show the markers of the series, which are █, ▒ and ░.
+        title: The text above; it may show the markers of the series, which are █, ▒ and ░.
         series: One to three, each with a number for every label.
-        labels: What is written below, where there is room.
-        console: Where it will be shown.
-        width: Columns there are. Of more bars than fit, the last are drawn.
+        labels: The texts below, where there is room.
+        console: The console that will show it.
+        width: The number of columns. If not all bars fit, the last ones are drawn.
         written: Writes a number beside the vertical axis.
     """
     peak = max(map(sum, zip(*series, strict=True)))

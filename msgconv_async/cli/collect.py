@@ -1,4 +1,4 @@
-"""``msgconv collect``: what is new of every account, into a database, once or again and again."""
+"""``msgconv collect``: stores the new data of accounts in a database, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ _LOG = logging.getLogger("msgconv_async")
 _MINUTE = timedelta(minutes=1)
 
 LONGEST = timedelta(hours=12)
-"""Between two rounds: the API forgets after twice as long, and a round may fail."""
+"""The most between two rounds: the API forgets after twice as long, and a round may fail."""
 
 _APART = timedelta(seconds=0.3)
-"""From one account to the next, so that a thousand are a trickle; unless that takes more than half
-of the time to the next round."""
+"""The time from one account to the next, so that a thousand accounts are no burst. It is less if
+they would take more than half of the time to the next round."""
 
 _GRACE = 3.0
-"""Seconds that a round has to end once it was told to."""
+"""Seconds in which a round must end after a signal."""
 
 _STOPPED = "stopped; the next run goes on from where the last round ended"
 
 
 class Collect:
-    """What was asked for on the command line.
+    """The settings of the command line.
 
     Args:
-        store: Where to.
-        accounts: Each of them once.
+        store: The store to write to.
+        accounts: The accounts; none of them may be given twice.
         shard: Which of several collectors this is, such as (2, 8); None if it is the only one.
         every: From the beginning of a round to that of the next; None for one round alone.
-        skills: As `conversation_metrics` takes them; so the other two.
-        agents: See there.
-        groups: See there.
-        note: Said before anything is asked, if there is anything to say.
+        skills: As `conversation_metrics` takes them.
+        agents: As `conversation_metrics` takes them.
+        groups: As `conversation_metrics` takes them.
+        note: A note to say before anything is asked, or an empty text.
 
     Raises:
-        ConfigurationError: ``every`` cannot work.
+        ConfigurationError: ``every`` is out of range.
         InvalidQuery: The service would refuse the skills, agents or groups.
     """
 
@@ -104,7 +104,7 @@ class Collect:
                 except ConfigurationError as error:
                     if not said:
                         raise
-                    said = str(error)  # what has worked may work again
+                    said = str(error)  # what worked before may work again
                 if self._every is None:
                     complain(said)
                     return code
@@ -115,7 +115,7 @@ class Collect:
                 time.sleep(rest)
 
     def _round(self, reader: Reader) -> tuple[int, str]:
-        """Collect once; return the exit code, and what there is to say of it."""
+        """Collect once; return the exit code, and a sentence about the round."""
         over = timedelta()
         if self._every is not None:
             over = min(len(self._accounts) * _APART, self._every / 2)
@@ -144,7 +144,7 @@ class Collect:
 
 @contextmanager
 def _private() -> Iterator[None]:
-    """Make files and folders for their owner alone; those that are there keep their modes."""
+    """Make files and folders for their owner alone; existing ones keep their modes."""
     before = os.umask(0o077)
     try:
         yield
@@ -171,7 +171,7 @@ def _stoppable() -> Iterator[None]:
             yield
     except (KeyboardInterrupt, asyncio.CancelledError) as error:
         complain(_STOPPED)
-        # Of either signal, dlt makes a KeyboardInterrupt while it loads.
+        # While dlt loads, it makes a KeyboardInterrupt of either signal.
         if getattr(error, "signal_code", None) == signal.SIGTERM:
             raise asyncio.CancelledError from None
         raise
@@ -182,10 +182,10 @@ def _stoppable() -> Iterator[None]:
 
 @contextmanager
 def _ended_in_time() -> Iterator[None]:
-    """End the process if a signal has not ended what is inside after `_GRACE` seconds.
+    """End the process if a signal has not ended the block after `_GRACE` seconds.
 
-    A database's driver hears no signal while its server does not answer, and dlt waits for what it
-    is loading. A collector may end anywhere: what was not stored is asked for again.
+    A database's driver notices no signal while its server does not answer, and dlt waits for its
+    present load. A collector may end anywhere: data that was not stored is asked for again.
     """
     numbers, wakeup = os.pipe()
     os.set_blocking(wakeup, False)

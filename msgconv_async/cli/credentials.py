@@ -1,4 +1,4 @@
-"""Which credentials a command uses: names from options, secrets from the environment only.
+"""Finds the credentials of a command: names from options, secrets from the environment only.
 
 A command line can be read by every user of the machine (``ps``) and stays in the shell's history,
 so there is no option for a secret.
@@ -36,13 +36,13 @@ def find(
     base_url: str | None,
     environment: Mapping[str, str] = os.environ,
 ) -> tuple[Credentials, str]:
-    """Return the credentials given, and a note on where they come from if that needs saying.
+    """Return the credentials given, and a note on their source if the user should know it.
 
     Args:
         client_id: The client id given, if any.
         username: The user name given, if any.
-        base_url: Where they will be sent, if that is known; a local sandbox has its own.
-        environment: Where the secrets are.
+        base_url: The origin that they will be sent to, if known; a local sandbox has its own.
+        environment: The environment variables that hold the secrets.
 
     Raises:
         ConfigurationError: There are none, more than one kind, or one of a pair is missing.
@@ -80,7 +80,7 @@ def find(
 
 @contextmanager
 def _naming(variable: str) -> Iterator[None]:
-    """Let a refusal name what it is about."""
+    """Let an error name the variable that it is about."""
     try:
         yield
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""``msgconv demo``: fifty accounts asked for a day, and how the client found their pace."""
+"""``msgconv demo``: asks fifty accounts for a day, and shows how the client found their pace."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
 
 ACCOUNTS = 50
 LIMIT = 6
-"""Requests at once that the server answers for each account. The client is not told."""
+"""Requests at once that the server answers for each account. The client does not know it."""
 LATENCY = 0.5
 REPEATS = 30
-"""Times that the last hour is asked: one request per account leaves the pacing nothing to find."""
+"""How often the last hour is asked for: one request per account leaves the pacing nothing to
+find."""
 IN_FLIGHT = 2 * LIMIT * ACCOUNTS
 SHOWN = 10
 
@@ -45,9 +46,9 @@ LAST_HOUR = ConversationQuery(60)
 
 @dataclass
 class DayTotals:
-    """What the accounts answered about their day, added up.
+    """The answers of the accounts about their day, added up.
 
-    Counts and total times add up, averages do not: those shown are worked out of the sums.
+    Counts and total times add up, averages do not: the averages shown are computed from the sums.
     """
 
     by_account: dict[str, Counter[str]] = field(default_factory=dict)
@@ -81,7 +82,7 @@ async def run() -> int:
         console.print(
             f"A server of {ACCOUNTS} accounts, in this process. It answers no more than {LIMIT}"
             f" requests of an account at once, each in {LATENCY} s, and refuses others with 429."
-            " The client is told none of this.\n"
+            " The client does not know this.\n"
         )
         day, began = DayTotals(), time.monotonic()
         asking = Asking(accounts, LAST_DAY, max_in_flight=IN_FLIGHT)
@@ -102,7 +103,7 @@ async def _ask(
     task: str,
     take: Callable[[str, ConversationReport], None] = lambda _id, _report: None,
 ) -> int:
-    """Ask, hand out what is answered, and return the exit code."""
+    """Ask, hand out the answers, and return the exit code."""
     with Ticker(task, len(asking.accounts), announced=True) as ticker:
         answered, _ = await asking.reports(session, take, ticker)
     return asking.exit_code(answered)
@@ -138,7 +139,7 @@ def _cells(sums: Counter[str]) -> list[str]:
 
 
 def _chart(day: DayTotals, console: Console) -> Text:
-    """Draw what all accounts resolved in each closed bucket."""
+    """Draw the conversations that all accounts resolved in each closed bucket."""
     starts = sorted(day.by_bucket)
     ticks = [start for start in starts if not start.minute and not start.hour % 3]
     return chart(
@@ -154,7 +155,7 @@ def _middle(believed: Sequence[float]) -> str:
 
 
 def _outcome(pacers: Sequence[Pacer], rows: int, for_rows: float, seconds: float) -> Table:
-    """Show what it cost, and what the client believes next to the truth."""
+    """Show the cost, and the limits that the client believes in next to the true ones."""
     sent = sum(pacer.sent for pacer in pacers)
     throttled = sum(pacer.throttled for pacer in pacers)
     slots = [pacer.concurrency for pacer in pacers]

@@ -1,4 +1,4 @@
-"""``msgconv export``: accounts asked, and what they answered as one file for each table."""
+"""``msgconv export``: asks accounts, and writes the answers as one file for each table."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from msgconv_async.export.files import FileFormat, table_files
 
 @dataclass(frozen=True)
 class Export:
-    """What was asked for on the command line.
+    """The settings of the command line.
 
     Args:
-        asking: Whom, and what.
-        format: Of the files.
+        asking: The accounts and the question.
+        format: The format of the files.
     """
 
     asking: Asking
     format: FileFormat
 
     async def run(self, session: ConversationSession, folder: Path) -> int:
-        """Ask, write what is answered, and return the exit code.
+        """Ask, write the answers, and return the exit code.
 
         Args:
-            session: Not entered yet.
-            folder: Where the files go.
+            session: The session, not entered yet.
+            folder: The folder of the files.
         """
         asking = self.asking
         with table_files(folder, self.format, tables_of(asking.query)) as files:

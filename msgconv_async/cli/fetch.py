@@ -1,4 +1,4 @@
-"""``msgconv fetch``: accounts asked, what they answered written, what failed said."""
+"""``msgconv fetch``: asks accounts, writes the answers, and reports the failures."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _Answer = TypeVar("_Answer")
 
 @dataclass(frozen=True)
 class Fetch:
-    """What was asked for on the command line.
+    """The settings of the command line.
 
     Args:
-        asking: Whom, and what. Of a document, no interval is left out.
-        format: Of what is written.
+        asking: The accounts and the question. A document keeps all of its intervals.
+        format: The format of the output.
     """
 
     asking: Asking
     format: Format
 
     async def run(self, session: ConversationSession, path: Path | None) -> int:
-        """Ask, write what is answered, and return the exit code.
+        """Ask, write the answers, and return the exit code.
 
         Args:
-            session: Not entered yet.
+            session: The session, not entered yet.
             path: The file to write; None for stdout.
         """
         with Output(path) as output:
@@ -118,6 +118,6 @@ class Fetch:
         return Ticker("asking", len(self.asking.accounts), shown=shown)
 
     def _in_order(self, by_account: Mapping[str, _Answer]) -> dict[str, _Answer]:
-        """Return what came in any order in the order of the command line."""
+        """Return the answers, which came in any order, in the order of the command line."""
         ids = [account.id for account in self.asking.accounts]
         return {id_: by_account[id_] for id_ in ids if id_ in by_account}

@@ -24,13 +24,13 @@ COUNTS = (
     "resolved_conversations_by_consumer",
     "resolved_conversations_by_system",
 )
-"""The metrics that count."""
+"""The metrics that are counts."""
 
 TOTAL_TIME = "total_handling_time_resolved_conversations"
-"""The metric that an average is worked out of, with the first of the counts."""
+"""The metric that is divided by the first of the counts for an average."""
 
 SENT = (*COUNTS, "avg_time_resolved_conversations")
-"""The metrics of the five figures where the average is the server's own."""
+"""The metrics of the five figures, with the server's own average."""
 
 HEADINGS = ("resolved", "by agent", "consumer", "system", "average")
 """The columns of a table, in the order of `Figures`."""
@@ -43,10 +43,11 @@ LONG_HEADINGS = ("resolved", "by agent", "by consumer", "by system", "average ha
 
 
 class Figures(NamedTuple):
-    """The five figures of a period; None stands for what the server did not send.
+    """The five figures of a period; None stands for a figure that the server did not send.
 
     Attributes:
-        total: All resolved conversations, as the server counted: need not be the sum of the others.
+        total: All resolved conversations, as the server counted; it need not be the sum of the
+            others.
         by_agent: Those that agents resolved.
         by_consumer: Those that consumers resolved.
         by_system: Those that the system resolved.
@@ -61,7 +62,7 @@ class Figures(NamedTuple):
 
     @classmethod
     def of_metrics(cls, metrics: ConversationMetrics) -> Figures:
-        """Return the figures of what the server sent, the average worked out of the totals."""
+        """Return the figures of the server's metrics, with the average computed from the totals."""
         return cls(
             metrics.total_resolved_conversations,
             metrics.resolved_conversations_by_ccp,
@@ -94,7 +95,7 @@ def written_count(count: int | None) -> str:
 
 
 def written_average(milliseconds: object, count: object) -> str:
-    """Write an average handling time for a reader: of nothing, it is a dash."""
+    """Write an average handling time for a reader; without conversations, it is a dash."""
     return "-" if count == 0 else duration(milliseconds)
 
 

@@ -33,10 +33,10 @@ def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> 
 def place(
     host: str, port: int | None, unix: Path | None, cert: Path | None, key: Path | None
 ) -> Address:
-    """Return where to listen.
+    """Return the address to listen on.
 
     Raises:
-        ConfigurationError: What was given does not go together.
+        ConfigurationError: The options do not go together.
     """
     if unix is not None and port is not None:
         raise ConfigurationError("--port and --unix: give one of the two")

@@ -1,4 +1,4 @@
-"""Where results go, and in which form: stdout or a file, rows or documents."""
+"""The place and the form of results: stdout or a file, rows or documents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from msgconv_async.protocol.report import ConversationReport
 Format: TypeAlias = Literal["table", "json", "ndjson", "csv"]
 
 CSV_COLUMNS = ("table", *SKILL_AGENT_METRICS.columns, COMPLETE)
-"""The same for every table; this one has every key."""
+"""The columns of every table: those of the table that has every key."""
 
 CSV_HEADER = csv_header(CSV_COLUMNS)
 
@@ -32,7 +32,7 @@ class Output:
 
     Args:
         path: The file, which `commit` puts in its place; None for stdout.
-        option: What named it on the command line.
+        option: The option of the command line that named it.
 
     Raises:
         ConfigurationError: On entering: no file could be written there.
@@ -56,11 +56,11 @@ class Output:
             self._file.__exit__()
 
     def write(self, data: bytes) -> None:
-        """Add to it."""
+        """Add data to the output."""
         self._stream.write(data)
 
     def commit(self) -> None:
-        """Say that this was all."""
+        """Finish the output."""
         if self._file is None:
             self._stream.flush()
         else:
@@ -73,7 +73,7 @@ class Output:
 
     @property
     def encoding(self) -> str:
-        """How text is written to it."""
+        """The encoding of text in it."""
         return sys.stdout.encoding if self._file is None else "utf-8"
 
 
@@ -81,9 +81,9 @@ class Lines:
     """Writes the rows of reports, a line each, as the reports come.
 
     Args:
-        output: Where they are written.
+        output: The output that they are written to.
         lines: Makes a report's lines.
-        header: Goes before the first of them.
+        header: The bytes before the first of them.
     """
 
     def __init__(

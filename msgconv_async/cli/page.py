@@ -29,7 +29,7 @@ class _Page(Template):
 
 
 def page(dataset: str, history: History) -> bytes:
-    """Return the page of a history: a summary, charts by skill, and a table that has it all.
+    """Return the page of a history: a summary, charts by skill, and a table of all figures.
 
     Its content security policy allows the two scripts by their hashes, and no request. A value
     from outside could not run even if it were not escaped.
@@ -77,7 +77,7 @@ def _rows(history: History) -> Iterator[str]:
 
 
 def _data(history: History) -> str:
-    """Return what the script draws, as JSON in which nothing can end the element around it."""
+    """Return the data of the script, as JSON that cannot end the element around it."""
     data = {
         "days": history.calendar,
         "partial": list(history.partial),

@@ -66,12 +66,12 @@ Switch = Annotated[bool, Parameter(negative="")]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class AccessOptions:
-    """Who is asked where, and as whom.
+    """The accounts to ask, the server to ask, and the credentials.
 
     Parameters
     ----------
     accounts
-        A file of accounts and how each is let in, such as accounts.toml, in place of account ids.
+        A file of accounts and their credentials, such as accounts.toml, in place of account ids.
     base_url
         The origin of every service, such as http://127.0.0.1:8080; without it, LivePerson's own.
     client_id
@@ -86,7 +86,7 @@ class AccessOptions:
     username: Annotated[str | None, Parameter(env_var="MSGCONV_USERNAME")] = None
 
     def named(self, ids: Sequence[str]) -> tuple[Sequence[Account], str]:
-        """Return the accounts of these ids, or of the file, and a note on how they are let in."""
+        """Return the accounts of these ids, or of the file, and a note on their credentials."""
         from msgconv_async.cli.credentials import find  # noqa: PLC0415
         from msgconv_async.client.access.accounts_file import read_accounts  # noqa: PLC0415
 
@@ -107,7 +107,7 @@ class AccessOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class QueryOptions:
-    """What is asked, and how patiently.
+    """The question, and its time limit.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class QueryOptions:
     timeout
         Seconds for each account: queue, login, waits and retries.
     verbose
-        Tell on stderr of every throttled request as well, not of failures alone.
+        Report every throttled request on stderr as well, not only failures.
     """
 
     timeframe: Whole
@@ -153,13 +153,13 @@ class QueryOptions:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions:
-    """Where collected tables are.
+    """The place of the collected tables.
 
     Parameters
     ----------
     destination
         Any of dlt's: duckdb or duckdb:FILE (msgconv.duckdb if not given), filesystem:FOLDER for
-        Parquet files, postgres, and more. Where that is and how it lets in, the environment says,
+        Parquet files, postgres, and more. Its place and its credentials come from the environment,
         such as DESTINATION__POSTGRES__CREDENTIALS=postgresql://user:password@host/database.
     dataset
         The name of the schema, or of the folder, that holds the tables.
@@ -188,7 +188,7 @@ def ids(given: str | None) -> str | list[str] | None:
 
 
 def log_to_stderr(level: int) -> None:
-    """Write the library's log to stderr: from WARNING failures, from INFO throttling as well."""
+    """Write the library's log to stderr: failures from WARNING on, throttling from INFO on."""
     logger = logging.getLogger("msgconv_async")
     if not any(isinstance(handler, _Complaints) for handler in logger.handlers):
         logger.addHandler(_Complaints())

@@ -1,4 +1,4 @@
-"""How far a job over many accounts is, on stderr: a bar in a terminal, lines for a scheduler."""
+"""Shows how far a job over many accounts is, on stderr: a bar in a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Bar:
 
     Args:
         text: What the bar says.
-        accounts: How many there are.
-        columns: What is drawn side by side.
-        shown: False where there shall be no bar. There is none without a terminal either.
+        accounts: How many accounts there are.
+        columns: The parts that are drawn side by side.
+        shown: False for no bar. There is none without a terminal either.
 
     Attributes:
         failed: How many of them failed.
@@ -58,7 +58,7 @@ class Bar:
 
         Args:
             accounts: How many were done since the last time.
-            rows: What they brought.
+            rows: How many rows they brought.
             failed: How many of them failed.
         """
         self._done += accounts
@@ -68,13 +68,13 @@ class Bar:
 
 
 class Ticker(Bar):
-    """Shows how many are done of more than one.
+    """Shows how many of several requests are done.
 
     Args:
-        task: What is going on.
+        task: The name of the job.
         total: How many there are to do.
-        shown: False where the results go to the screen meanwhile.
-        announced: Say in a line what is going on, where there is no bar.
+        shown: False while the results go to the screen.
+        announced: Say the name of the job in a line, if there is no bar.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Progress(Bar):
     Where there is no terminal, a line is written every ten seconds, as accounts are done.
 
     Args:
-        accounts: How many there are.
-        then: What is done once they all are, to be said meanwhile.
-        clock: Tells seconds.
+        accounts: How many accounts there are.
+        then: The work after the last account, to be named while it goes on.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Progress(Bar):
             complain(state)
 
     def summary(self) -> str:
-        """Say what it came to."""
+        """Return the result in a line."""
         took = duration(1000 * (self._clock() - self._started))
         return f"{self._counts(self._done - self.failed)} in {took}"
 

@@ -1,4 +1,4 @@
-"""``msgconv report``: what was collected, by day and skill, as a table with charts or a page."""
+"""``msgconv report``: shows the collected history, as a table with charts or as a page."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _CHARTS = 4
 
 @dataclass(frozen=True)
 class Report:
-    """What was asked for on the command line.
+    """The settings of the command line.
 
     Args:
-        store: Where the history is.
+        store: The store that holds the history.
         days: How many days, up to the newest.
     """
 
@@ -41,7 +41,7 @@ class Report:
         """Read, show, and return the exit code.
 
         Args:
-            html: Where to write a page; None shows tables on stdout.
+            html: The file to write a page to; None shows tables on stdout.
         """
         with Output(html, "--html") as output:
             try:
@@ -65,7 +65,7 @@ class Report:
 
 
 def shown(dataset: str, history: History) -> RenderableType:
-    """Show a history: a table, in a terminal with charts, and what has to be known of them."""
+    """Show a history: a table, in a terminal with charts, and notes on the figures."""
     return Group(_table(dataset, history), _Charts(history), *notes(history))
 
 
@@ -100,7 +100,7 @@ def _cells(day: Day, history: History) -> list[str]:
 
 @dataclass(frozen=True)
 class _Charts:
-    """Two charts for each skill, in a terminal: who resolved, and how long it took."""
+    """Two charts for each skill, in a terminal: conversations by resolver, and handling time."""
 
     history: History
 
@@ -118,7 +118,7 @@ class _Charts:
             yield f"Charts of the busiest skills; --html draws all {len(skills) - 1}."
 
     def _pair(self, skill: int | None, console: Console, width: int) -> list[RenderableType]:
-        from msgconv_async.cli.chart import bars  # noqa: PLC0415 - only here is it drawn
+        from msgconv_async.cli.chart import bars  # noqa: PLC0415 - only charts need it
 
         told = {day.day: day for day in self.history.by_skill[skill]}
         days = [told.get(day) or total((), day) for day in self.history.calendar]

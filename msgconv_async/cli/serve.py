@@ -1,4 +1,4 @@
-"""``msgconv sandbox``: the local server, until it is told to stop."""
+"""``msgconv sandbox``: runs the local server until a signal stops it."""
 
 from __future__ import annotations
 

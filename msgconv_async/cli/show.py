@@ -1,4 +1,4 @@
-"""What a person sees: tables, in a terminal or not, in UTF-8 or not."""
+"""Output for people: tables, in a terminal or not, in UTF-8 or not."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _STILL_OPEN = "* Still open when asked: not whole yet."
 _PIPE_WIDTH = 100
 
 _LEAST, _MOST = ConsoleDimensions(20, 5), ConsoleDimensions(1000, 1000)
-"""Layout never ends in a width of 0, and takes all memory in a width of a thousand millions."""
+"""In a width of 0, layout never ends; in a width of a thousand millions, it takes all memory."""
 _SIZE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Screen(Console):
-    """A console of a size that can be drawn in, whatever the terminal or the environment says.
+    """A console of a usable size, even if the terminal or the environment gives another one.
 
     It raises a broken pipe, for which `msgconv_async.cli.main` returns the exit code.
     """
@@ -54,7 +54,7 @@ class Screen(Console):
         return self.is_terminal and self.is_interactive and self.file.isatty()
 
     def on_broken_pipe(self) -> None:
-        """Raise it, where rich would exit."""
+        """Raise the error; rich would exit."""
         raise BrokenPipeError
 
 
@@ -71,7 +71,7 @@ def span(interval: Interval, day: str = "%a") -> str:
 
 
 def grid(title: str, *columns: str, left: int = 1) -> Table:
-    """Return a table without rows, its columns numbers but for some on the left."""
+    """Return a table without rows. Its columns hold numbers, except for some on the left."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
     for number, column in enumerate(columns):
@@ -111,7 +111,7 @@ def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
 
 
 def rendered(what: RenderableType, *, encoding: str, terminal: bool) -> bytes:
-    """Return what is shown as the bytes of a terminal, or of a file: plain, and wide enough."""
+    """Return the output as bytes: for a terminal, or plain and wide enough for a file."""
     page = BytesIO()
     text = TextIOWrapper(page, encoding=encoding, errors="replace", newline="")
     console = Screen(

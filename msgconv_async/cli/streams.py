@@ -1,4 +1,4 @@
-"""What leaves a command: every byte or an error, and no character that a reader cannot see."""
+"""The output of a command: every byte or an error, and no character that a reader cannot see."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BLANK = re.compile(r"[\t\n\v\f\r \x85\u2028\u2029]+")
 
 
 def visible(text: str) -> str:
-    r"""Return text as it may be shown in a terminal: one line, with escapes for what hides.
+    r"""Return text as it may be shown in a terminal: one line, with hidden characters escaped.
 
     A name or an error that came from a server, a file or an argument may hold control sequences,
-    characters that turn the direction of writing, or such as have no width. A reader sees
+    characters that change the direction of writing, or characters without a width. A reader sees
     ``\u202e`` instead.
     """
     text = _BLANK.sub(" ", text)
@@ -32,9 +32,9 @@ def visible(text: str) -> str:
 
 
 def visible_json(document: bytes) -> bytes:
-    """Return a JSON document as it may be shown in a terminal: the same values, written otherwise.
+    """Return a JSON document as it may be shown in a terminal: the same values, partly escaped.
 
-    Characters that hide can stand in its strings only, where an escape means the same.
+    Hidden characters can stand in its strings only, where an escape means the same.
     """
     text = document.decode()
     return "".join(
@@ -57,9 +57,9 @@ class _Raw(Protocol):
 class _Unbroken(RawIOBase):
     """Writes all that it is given, or fails.
 
-    A system call may write less than it was given, and a pipe that does not block nothing at all.
-    A write that a signal cuts short is not repeated, since nobody knows how far it came. The
-    command ends then, and the rest is dropped.
+    A system call may write less than it was given, and a pipe that does not block may write nothing
+    at all. A write that a signal cuts short is not repeated, since it is unknown how much was
+    written. The command ends then, and the rest is dropped.
     """
 
     def __init__(self, raw: _Raw) -> None:
@@ -95,7 +95,7 @@ class _Unbroken(RawIOBase):
 
 @contextmanager
 def unbroken_stdout() -> Iterator[None]:
-    """Have stdout write all that it is given, or fail, while inside."""
+    """Make stdout write all that it is given, or fail, while inside."""
     before = sys.stdout
     if isinstance(before, TextIOWrapper):
         before.flush()

@@ -1,4 +1,4 @@
-"""``msgconv watch``: accounts followed, in a table that is redrawn in place or line by line."""
+"""``msgconv watch``: follows accounts, in a table that is redrawn in place or line by line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationMetrics
 
 HOURS = 3
-"""What is kept and drawn of an account."""
+"""The hours of an account that are kept and drawn."""
 
 _QUERY = ConversationQuery(5)
 _KEPT = HOURS * timedelta(hours=1) // BUCKET
@@ -44,11 +44,11 @@ _AROUND = 6
 
 
 class Watch:
-    """What was asked for on the command line.
+    """The settings of the command line.
 
     Args:
-        accounts: Each of them once.
-        note: Said before anything is asked, if there is anything to say.
+        accounts: The accounts; none of them may be given twice.
+        note: A note to say before anything is asked, or an empty text.
     """
 
     def __init__(self, accounts: Sequence[Account], note: str = "") -> None:
@@ -59,7 +59,7 @@ class Watch:
         """Watch until something stops it, such as Ctrl-C.
 
         Args:
-            session: Not entered yet.
+            session: The session, not entered yet.
         """
         for note in filter(None, (self._note, MILLISECONDS)):
             complain(note)
@@ -88,7 +88,7 @@ class Watch:
 
 @dataclass
 class AccountRow:
-    """What is known of one account, and how its row in the table shows it."""
+    """The items of one account, and how its row in the table shows them."""
 
     account_id: str
     pacer: Pacer
@@ -97,7 +97,7 @@ class AccountRow:
     gap: Gap | None = None
 
     def add(self, item: Item) -> None:
-        """Take note of what came."""
+        """Take note of an item."""
         match item:
             case Failure():
                 self.failure = item
@@ -117,7 +117,7 @@ class AccountRow:
 
     @property
     def state(self) -> Text:
-        """The pace that is believed in, or why there is nothing to go by."""
+        """The present pace, or the reason why there is none."""
         if self.failure is not None:
             error = self.failure.error
             return Text(
@@ -138,7 +138,7 @@ class AccountRow:
         return [f"{self.last:%H:%M}", *newest.written()]
 
     def bars(self, width: int, levels: str) -> str:
-        """Draw what was resolved, the newest bucket last; a blank is for what is not known."""
+        """Draw the resolved conversations, the newest bucket last; a blank is an unknown number."""
         if not self.closed:
             return ""
         size = _KEPT // width
@@ -184,7 +184,7 @@ def table(rows: Sequence[AccountRow], console: Console) -> Group:
 
 
 def _notes(rows: Iterable[AccountRow]) -> list[str]:
-    """Return what the lines below the table say of a few accounts."""
+    """Return the lines below the table, with notes on a few accounts."""
     said = [str(row.failure.error) for row in rows if row.failure is not None]
     said += [str(row.gap) for row in rows if row.gap is not None]
     return [visible(note) for note in said[:_NOTES]]

@@ -1,4 +1,4 @@
-"""Answers used again for a while, though never across a five-minute edge."""
+"""A cache of answers. No answer is used across a five-minute edge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Kept(NamedTuple):
 
 
 class AnswerCache:
-    """Keeps answers by question, each until it is no longer fresh, and no longer.
+    """Keeps answers by question, for as long as they are fresh.
 
     Args:
         seconds: How long an answer may be used again; 0 keeps none.
@@ -36,12 +36,12 @@ class AnswerCache:
         return None if kept is None else kept.answer
 
     def age(self, question: Hashable) -> float:
-        """Return the seconds for which the answer to a question was kept; 0 if none is."""
+        """Return for how many seconds the answer to a question was kept; 0 if there is none."""
         kept = self._kept.get(question)
         return 0.0 if kept is None else asyncio.get_running_loop().time() - kept.since
 
     def keep(self, question: Hashable, answer: Answer) -> None:
-        """Keep an answer; the edge that ends it is one of the server's clock, which it carries."""
+        """Keep an answer, at most until the next five-minute edge of the server's clock."""
         to_edge = (ceil(answer.at) - answer.at).total_seconds() - _MARGIN
         seconds = min(self._seconds, to_edge)
         if seconds > 0 and question not in self._kept:
@@ -50,7 +50,7 @@ class AnswerCache:
             self._kept[question] = _Kept(answer, timer, loop.time())
 
     def close(self) -> None:
-        """Forget them all."""
+        """Forget all answers."""
         for kept in self._kept.values():
             kept.timer.cancel()
         self._kept.clear()

@@ -1,4 +1,7 @@
-"""One pacer an account, for as long as it knows something: memory does not grow with accounts."""
+"""One pacer for each account.
+
+A pacer is kept while it knows something, so memory does not grow with the number of accounts.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ from msgconv_async.errors import ConfigurationError
 from msgconv_async.pacing.pacer import Pacer
 
 RECENT = 1000
-"""Pacers kept of the accounts asked last, at 2 kB each. Kept besides them are those that are in
-use, and those that were throttled, which know what a new one would have to find out."""
+"""How many pacers of the accounts asked last are kept, at 2 kB each. Pacers in use are kept
+besides, and so are pacers that were throttled: they know what a new one would have to find out."""
 
 
 class Pacers:
-    """Makes pacers, and forgets those that a new one would do as well as.
+    """Makes pacers, and forgets a pacer when a new one would do as well.
 
     Args:
-        make: Makes one.
+        make: Makes a pacer.
     """
 
     def __init__(self, make: Callable[[], Pacer]) -> None:
@@ -30,7 +33,7 @@ class Pacers:
         return len(self._all)
 
     def of(self, account_id: str) -> Pacer:
-        """Return the account's pacer; while anybody holds it, it is the only one."""
+        """Return the account's pacer; while a caller holds it, the account has no other."""
         pacer = self._recent.pop(account_id, None) or self._all.get(account_id)
         if pacer is None:
             pacer = self._make()

@@ -32,19 +32,20 @@ from msgconv_async.pacing.pacer import Ending, Pacer
 from msgconv_async.protocol.query import ConversationQuery, HttpRequest
 
 ANSWERING = 10.0
-"""Seconds since an account's last answer in which a 429 is a matter of its pace: its pacer slows
-down, and repeating costs nothing. One that answers nothing any more has failed, as with 503."""
+"""Seconds. A 429 within them after the account's last answer is a matter of its pace: its pacer
+slows down, and repeating costs nothing. An account that gave no answer for longer has failed, as
+with 503."""
 
 _UNAUTHORIZED, _TOO_MANY = 401, 429
 
 
 class Requests:
-    """Asks, at each account's own pace.
+    """Sends questions, at each account's own pace.
 
     Args:
         transport: Makes the exchanges.
         policy: When to ask again.
-        origin: Where every service lives, if they all live in one place.
+        origin: The origin of all services, if they share one.
         pacer: Returns an account's pacer, by the account's id.
     """
 
@@ -70,13 +71,13 @@ class Requests:
     async def ask(self, account: Account, query: ConversationQuery, deadline: Deadline) -> Answer:
         """Ask, and ask again as the policy, the quota and the deadline allow.
 
-        Besides, ask once more with new credentials if those at hand are refused, and once more
-        where the account lives now if it has moved.
+        Besides, ask once more with new credentials if the present ones are refused, and once more
+        at the account's new host if it has moved.
 
-        No wait is begun that would overrun the deadline; enforcing it is the caller's business.
+        It begins no wait that would overrun the deadline. The caller enforces the deadline.
 
         Raises:
-            MsgConvError: Whatever `ConversationSession.fetch` says.
+            MsgConvError: As `ConversationSession.fetch` says.
         """
         domains, logins = self._domains, self._logins
         origin = domains.known(account.id, REPORTING, account.host)
@@ -172,14 +173,14 @@ class Requests:
     def _taken(self, result: Answer | Failed) -> tuple[Ending, float | None]:
         """Tell how the service took a request, and the pause that it asked for."""
         if isinstance(result, RateLimited) and result.status == _TOO_MANY:
-            # Above the ceiling it ends this call; the account is not to stand still for so long.
+            # A pause above the ceiling ends this call; the account does not wait for so long.
             asked = result.retry_after or 0.0
             return "throttled", asked if 0 < asked <= self._policy.retry_after_ceiling else None
         return "neutral" if isinstance(result, Repeatable) else "answered", None
 
 
 class _Try(NamedTuple):
-    """What came of one exchange, and what it was signed with."""
+    """The result of one exchange, and the credentials that signed it."""
 
     result: Answer | Failed
     signer: RequestCredentials

@@ -1,4 +1,4 @@
-"""The session: one question asked of one account, in its turn, within its time."""
+"""The session: it asks questions of accounts, in turn and within a timeout."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ CONNECTIONS = 1000
 waited here would hold its account's slot without using it."""
 
 MOST_UNKNOWN = 20
-"""Kinds of unknown members that a session warns of: a service that makes up names without end is
-not to fill the log."""
+"""How many kinds of unknown members a session warns of. Without a limit, a service that makes up
+names without end would fill the log."""
 
 CONNECT_TIMEOUT = 30.0
-"""Seconds for one connection to come about, so that a call without a timeout ends as well."""
+"""Seconds in which a connection must be made, so that a call without a timeout ends as well."""
 
 
 class _Net(NamedTuple):
-    """What exists only while the session is open."""
+    """The parts that exist only while the session is open."""
 
     loop: asyncio.AbstractEventLoop
     http: aiohttp.ClientSession
@@ -90,9 +90,9 @@ class Shared(NamedTuple):
     Attributes:
         body: The service's JSON document as it was sent.
         at: The instant of asking, by the service's clock.
-        source: ``"hit"``: kept from before; ``"shared"``: another's request brought it;
-            ``"fetched"``: this one's own did.
-        age: Seconds for which it was kept.
+        source: ``"hit"``: from the cache; ``"shared"``: from another call's request; ``"fetched"``:
+            from a request of this call.
+        age: Seconds that it was in the cache.
     """
 
     body: bytes
@@ -108,7 +108,7 @@ class _UnknownMembers:
         self._told: set[str] = set()
 
     def __call__(self, path: str) -> None:
-        """Take note of one, by its place in a document."""
+        """Note an unknown member, by its place in a document."""
         if path not in self._told and len(self._told) < MOST_UNKNOWN:
             self._told.add(path)
             _LOG.warning(
@@ -125,25 +125,26 @@ class ConversationSession:
     created outside an event loop; it belongs to the one it is entered in.
 
     Args:
-        http: An aiohttp session to use, which stays yours to close, and whose own timeouts and
-            connection limits, proxy, headers and middlewares hold as well; its cookie jar is not
-            used. It must not have ``auth=``. None: the session owns one.
-        base_url: One origin for every service, such as a local server's; otherwise
-            ``MSGCONV_BASE_URL`` from the environment, otherwise each service's own host. Plain
-            http only to a loopback address.
+        http: An aiohttp session to use. You close it yourself. Its own timeouts, connection limits,
+            proxy, headers and middlewares apply as well; its cookie jar is not used. It must not
+            have ``auth=``. None: the session makes and closes one of its own.
+        base_url: One origin for every service, such as a local server's. None takes
+            ``MSGCONV_BASE_URL`` from the environment, or each service's own host if that is not
+            set. Plain http is allowed only to a loopback address.
         retry: When failed requests are repeated.
         pacer: Makes each account's pacer; by default one that finds the account's limit by itself.
-        coalesce: Let calls that ask the same of the same account at the same time share one
-            request. One that gives up leaves it to the others; the last to give up cancels it. A
-            call that comes when it has been out for a second has another, since it may be lost.
-        fresh_for: Seconds for which an answer may be given again to the same question, though
-            never across a five-minute edge. By default none is.
+        coalesce: Let calls that ask the same question of the same account at the same time share
+            one request. A call that gives up leaves the request to the others; the last one to give
+            up cancels it. A call that comes when the request was sent a second ago or earlier makes
+            a new one, since the first may be lost.
+        fresh_for: Seconds for which an answer may be given again to the same question, but never
+            across a five-minute edge. The default, 0, gives none again.
         max_body: The most bytes of an answer, decoded, that are read.
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
             ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1, or
-            ``http`` or ``retry`` is something else than said here.
+            ``http`` or ``retry`` is of another type than said here.
     """
 
     def __init__(
@@ -221,14 +222,14 @@ class ConversationSession:
         await self.close()
 
     async def close(self) -> None:
-        """Log users out and close the connections; may be repeated. What is still asked, fails."""
+        """Log users out and close the connections; may be repeated. Calls under way fail."""
         if self._net is not None:
             self._usable()
         net, self._net, self._closed = self._net, None, True
         if net is None:
             return
         net.cache.close()
-        # Shielded from an enclosing cancel scope: closing is quick, and does not work by halves.
+        # Shielded from an enclosing cancel scope: closing is quick, and must be complete.
         with anyio.CancelScope(shield=True):
             try:
                 await net.deadlines.close()
@@ -242,11 +243,11 @@ class ConversationSession:
     ) -> ConversationReport:
         """Ask one question of one account.
 
-        Waits for the account's turn, logs in where that is needed, and repeats what failed as the
-        retry policy says.
+        It waits for the account's turn, logs in if needed, and repeats failed requests as the retry
+        policy says.
 
         Args:
-            account: Whom to ask about.
+            account: The account to ask about.
             query: The question.
             timeout: Seconds for everything: queue, login, waits and retries. None waits as long
                 as it takes; each try then still has its ``RetryPolicy.attempt_timeout``.
@@ -257,15 +258,15 @@ class ConversationSession:
         Raises:
             BadRequest: The service refused the question (400).
             Unauthorized: The account is unknown or the credentials are not accepted.
-            RateLimited: Throttled until the timeout would be overrun, or asked to wait longer
-                than the policy's ceiling.
+            RateLimited: The service throttled until the timeout would be overrun, or asked for a
+                longer wait than the policy's ceiling.
             ServerError: The service failed (5xx) after every retry.
             ApiError: Any other status that is not 200; redirects are not followed.
             UnexpectedResponse: The answer is not what the API describes, or too large.
             ConnectionFailed: No connection, a broken one, or no answer in the time of one try,
                 after every retry.
-            DeadlineExceeded: The timeout ran out. If a try had failed before, it says how, and that
-                error is its ``__cause__``.
+            DeadlineExceeded: The timeout ran out. If a try had failed before, the message says how,
+                and that error is the ``__cause__``.
             SessionUnusable: The session is not open, or belongs to another event loop.
         """
         net = self._usable()
@@ -278,7 +279,7 @@ class ConversationSession:
     ) -> bytes:
         """Ask as `fetch` does, and return the service's JSON document as it was sent.
 
-        It is a document that `fetch` would have made a report of, or one of the errors is raised.
+        The document is one that `fetch` accepts; for any other, the errors of `fetch` are raised.
         """
         net = self._usable()
         with _deadline(net, account, query, timeout) as deadline:
@@ -290,7 +291,8 @@ class ConversationSession:
     ) -> Shared:
         """Ask as `fetch_document` does, and tell where the document comes from: for a gateway.
 
-        It shares whatever ``coalesce`` says, and reads each document once, however many ask for it.
+        Calls share one request even if ``coalesce`` is False, and the document is decoded once for
+        all of them.
         """
         net = self._usable()
         question = (account, query)
@@ -309,7 +311,7 @@ class ConversationSession:
         return Shared(answer.body, answer.at, source, 0.0)
 
     def at_hand(self, account: Account, query: ConversationQuery) -> bool:
-        """Tell whether `fetch_shared` would now send nothing, and wait for no turn of its own."""
+        """Tell whether `fetch_shared` would now need no request and no turn of its own."""
         net, question = self._usable(), (account, query)
         return net.cache.get(question) is not None or question in net.flights
 
@@ -327,19 +329,19 @@ class ConversationSession:
         fault of this library, with its traceback in the log. An account given twice is asked twice.
 
         Args:
-            accounts: Accounts, or pairs of an account and its own query. Drawn from only as fast
-                as outcomes are taken, so it may be endless.
-            query: The question to those that bring none of their own.
+            accounts: Accounts, or pairs of an account and its own query. They are drawn only as
+                fast as outcomes are taken, so the iterable may be endless.
+            query: The question to the accounts that have none of their own.
             timeout: Seconds for each account's whole call, as in `fetch`.
-            max_in_flight: Bounds accounts being asked and outcomes not yet taken, together.
+            max_in_flight: The most accounts being asked and outcomes not yet taken, together.
 
         Returns:
             An async context manager. Inside it is an async iterator of `Outcome`, in the order of
             completion; leaving it cancels what still runs.
 
         Raises:
-            ConfigurationError: ``max_in_flight`` is not a whole number of 1 or more, or something
-                else than an account or a pair came out of ``accounts``.
+            ConfigurationError: ``max_in_flight`` is not a whole number of 1 or more, or
+                ``accounts`` gave something other than an account or a pair.
             SessionUnusable: As in `fetch`.
         """
         checks.whole("max_in_flight", max_in_flight, 1)
@@ -362,36 +364,37 @@ class ConversationSession:
         max_in_flight: int = MAX_IN_FLIGHT,
         clock: Callable[[], datetime] = utc_now,
     ) -> AbstractAsyncContextManager[Following]:
-        """Follow accounts over time: every closed five-minute bucket of each, once, in order.
+        """Follow accounts over time: every closed five-minute bucket, once and in order.
 
-        Each account is asked every five minutes, at a moment that follows from its id, as far back
-        as was not taken yet. One that fails is tried again at its next turn, and catches up; while
-        the service fails, its turns are 5, 5 and then every 10 minutes apart. A bucket that an
-        answer leaves out, or that cannot be read, is a `Failure` once; it is asked for again, and
-        handed out when it is told, after later ones. The iteration has no end of its own, unless
-        ``over`` is given.
+        Each account is asked every five minutes, at a moment that follows from its id, for all the
+        time that was not taken yet. An account that fails is tried again at its next turn, and
+        catches up; while the service fails, its turns are 5, 5 and then every 10 minutes apart. A
+        bucket that an answer leaves out, or that cannot be read, is a `Failure` once. It is asked
+        for again, and handed out when an answer has it, after later buckets. The iteration does not
+        end by itself, unless ``over`` is given.
 
         Args:
-            accounts: Each of them once.
-            query: Its skills, agents and groups count. Its time frame does not: that, and an
-                interval of 5 minutes, are what following sets. Several are asked in each turn, and
+            accounts: The accounts; none of them may be given twice.
+            query: Its skills, agents and groups are used. The time frame is not: `follow` sets
+                that, and an interval of 5 minutes. Several queries are all asked in each turn, and
                 their sections stand side by side in one bucket: account totals, for example, come
-                only of a query that names neither skills nor agents.
-            since: Where to begin: a `Checkpoint`, which must be of the same queries (their skills,
-                agents, groups and versions); an instant, aware; how far back from now, up to 24
-                hours. None, and an account that the checkpoint does not hold: as far back as the
-                API reaches.
+                only from a query that names neither skills nor agents.
+            since: Where to begin: a `Checkpoint` of the same queries (their skills, agents, groups
+                and versions); an aware datetime; or a timedelta back from now, up to 24 hours. None
+                begins as far back as the API reaches, and so does an account that the checkpoint
+                does not hold.
             settle: How many of an account's latest closed buckets to read again, since the server
                 may still change them.
             revise: Hand out a bucket as soon as it closes, and again if it changes. False hands it
                 out once it has settled, for a consumer that cannot take anything back.
-            over: Give every account one turn only, spread over this time, and then end: what is new
-                is taken, such as by a job that runs again later. None goes on without end.
+            over: Give every account one turn only, spread over this time, and then end. This is for
+                a job that runs again later, for example. None goes on without end.
             timeout: Seconds for each call, as in `fetch`.
-            max_in_flight: Bounds accounts being asked and those not all of whose buckets are
-                taken, together: a slow consumer slows the questions down.
-            clock: Tells the time of day, aware. It decides when to ask, and is a witness against
-                an answer whose own clock is ahead; it never makes anything lost or come twice.
+            max_in_flight: The most accounts that are being asked, or whose buckets are not all
+                taken yet, together. So a slow consumer slows the questions down.
+            clock: Returns the time of day, as an aware datetime. It decides when to ask, and is a
+                witness against an answer whose own clock is ahead. A wrong clock loses no bucket
+                and repeats none.
 
         Returns:
             An async context manager. Inside it is an async iterator of `ClosedBucket`, `Gap`
@@ -402,7 +405,7 @@ class ConversationSession:
             ConfigurationError: There is no account or no query, an account is given twice, the
                 checkpoint is of another query, or a setting cannot work.
             InvalidQuery: The query's interval is another than 5 minutes.
-            SessionUnusable: As in `fetch`; also out of the context, when the session is closed.
+            SessionUnusable: As in `fetch`; the context raises it too when the session is closed.
         """
         self._usable()
         _check_timeout(timeout)
@@ -420,9 +423,9 @@ class ConversationSession:
         return following.running()
 
     def pacer(self, account: Account) -> Pacer:
-        """Return the account's pacer: what it has sent, and the pace it now believes in.
+        """Return the account's pacer. It knows what was sent and the present pace.
 
-        An account that was never throttled may have a new one after a thousand others were asked.
+        An account that was never throttled may get a new pacer after a thousand others were asked.
 
         Raises:
             ConfigurationError: ``account`` is not an `Account`.
@@ -431,7 +434,7 @@ class ConversationSession:
         return self._pacers.of(account.id)
 
     def stats(self, account: Account) -> PacerStats:
-        """Return what was sent to the account and answered, and the pace now believed in.
+        """Return how many requests of the account were sent and answered, and its present pace.
 
         Raises:
             ConfigurationError: ``account`` is not an `Account`.
@@ -441,7 +444,7 @@ class ConversationSession:
     def _asking(
         self, timeout: float | None
     ) -> Callable[[Account, ConversationQuery], Awaitable[ConversationReport]]:
-        """Return what asks one question, with a request of its own."""
+        """Return a function that asks one question, with a request of its own."""
 
         async def ask(account: Account, query: ConversationQuery) -> ConversationReport:
             net = self._usable()
@@ -455,7 +458,7 @@ class ConversationSession:
     def _reading(
         self, timeout: float | None
     ) -> Callable[[Account, ConversationQuery], Awaitable[Reading]]:
-        """Return what reads the intervals of one answer, with a request of its own."""
+        """Return a function that reads the intervals of one answer, with a request of its own."""
 
         async def read(account: Account, query: ConversationQuery) -> Reading:
             net = self._usable()
@@ -472,7 +475,7 @@ class ConversationSession:
     async def _told(
         self, net: _Net, account: Account, query: ConversationQuery, deadline: CallDeadline
     ) -> tuple[Answer, ConversationReport]:
-        """Ask, together with those who ask the same unless that is switched off."""
+        """Ask, together with other calls for the same unless that is switched off."""
         if not self._coalesce:
             answer = await net.requests.ask(account, query, deadline)
             return answer, _decoded(net, answer, account, query)

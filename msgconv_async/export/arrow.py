@@ -1,8 +1,8 @@
 """The four tables of `msgconv_async.export.rows` as Arrow tables; needs the extra ``arrow``.
 
-The rows are the same and stand in the same order; only the way is another, since a million values a
-second and more leave no time for tuples. Metrics are gathered as the structs that they are and
-taken apart all at once; whose they are and when is looked up by the number of their bucket.
+The rows are the same, in the same order. They are made in another way, since tuples are too slow
+for a million values a second and more. Metrics are gathered as structs and taken apart all at once.
+The account and the time of a row are looked up by the number of its bucket.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ARROW = {
 }
 
 _CODES = {int: "q", float: "d"}
-"""How `struct` packs a type as Arrow holds it, in less than half the time that Arrow takes."""
+"""The codes by which `struct` packs a type as Arrow holds it, in less than half of Arrow's time."""
 
 _PIECE = 4096
 """Rows that are taken apart at once: their values must still be in the processor's cache when
@@ -53,8 +53,8 @@ def report_tables(account_id: str, report: ConversationReport) -> dict[str, pa.T
     """Return a report's rows, as `to_tables` does.
 
     Args:
-        account_id: Whose report it is.
-        report: The report. Its newest interval may still have been open: `Interval.complete` tells.
+        account_id: The account of the report.
+        report: The report. Its newest interval may still have been open: see `Interval.complete`.
 
     Raises:
         ValueError: The report has no intervals and does not know its window.
@@ -70,12 +70,12 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         buckets: Account ids, each with an interval of that account.
 
     Returns:
-        All four tables, by their names, each of its schema in `SCHEMAS` and its rows in the order
-        of the intervals. A table that nothing was asked for is empty.
+        All four tables, by their names. A table has its schema in `SCHEMAS`, and its rows are in
+        the order of the intervals. A table is empty if its section was not asked for.
 
     Raises:
-        UnexpectedResponse: An id, a count or a handling time does not fit into 64 bits; says which,
-            and of which account.
+        UnexpectedResponse: An id, a count or a handling time does not fit into 64 bits. The error
+            names the value and the account.
     """
     account_ids: list[str] = []
     starts: list[datetime] = []
@@ -107,7 +107,7 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
 
 
 class _Rows:
-    """One table's rows as they are gathered: the number of each one's bucket, ids and metrics."""
+    """The rows of one table as they are gathered: numbers of buckets, ids and metrics."""
 
     def __init__(self, table: Table, account_ids: Sequence[str]) -> None:
         self.name = table.name
@@ -129,7 +129,7 @@ class _Rows:
             self._convert()
 
     def table(self, of_buckets: Mapping[str, pa.Array]) -> pa.Table:
-        """Return the rows, with what is known of the bucket of each."""
+        """Return the rows, with the account and the times of their buckets."""
         self._convert()
         numbers = pa.array(self._numbers, pa.int64())
         columns = {name: values.take(numbers) for name, values in of_buckets.items()}
@@ -137,7 +137,7 @@ class _Rows:
         return pa.table(columns, SCHEMAS[self.name])
 
     def _convert(self) -> None:
-        """Turn what was added since the last time into columns."""
+        """Turn the rows that were added since the last call into columns."""
         figures = list(chain.from_iterable(map(astuple, self._metrics)))
         values: dict[str, Sequence[float | None]] = {
             **self._ids,
@@ -164,7 +164,7 @@ class _Rows:
 def _array(name: str, values: Sequence[object]) -> pa.Array:
     of = _ARROW[TYPES[name]]
     if code := _CODES.get(TYPES[name]):
-        with suppress(struct.error):  # one is None, or does not fit: Arrow knows what to do
+        with suppress(struct.error):  # a value is None or does not fit: Arrow handles both
             packed = struct.pack(f"{len(values)}{code}", *values)
             return pa.Array.from_buffers(of, len(values), [None, pa.py_buffer(packed)])
     return pa.array(values, of)

@@ -1,6 +1,6 @@
-"""Where collected tables are kept: anywhere that dlt writes to, by a short name.
+"""The destinations of collected tables: any that dlt writes to, by a short name.
 
-See https://dlthub.com/docs/dlt-ecosystem/destinations for what each can do and how it is let in.
+See https://dlthub.com/docs/dlt-ecosystem/destinations for their abilities and their credentials.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from msgconv_async.export.settings import only_user_settings
 Destination: TypeAlias = DltDestination[Any, Any]
 
 DUCKDB_FILE = "msgconv.duckdb"
-"""In the working directory, where no other is named."""
+"""The default file of DuckDB, in the working directory."""
 
 PIPELINE = "msgconv"
-"""By this name dlt keeps, in a dataset, where collecting stands."""
+"""The name under which dlt stores, in a dataset, how far collecting has come."""
 
 
 class _Location(NamedTuple):
-    """The argument of a destination that says where it is, and is no secret.
+    """The argument of a destination that gives its place, and is no secret.
 
     Attributes:
         argument: Its name.
-        default: Where the destination is, if nothing else says so.
+        default: The place of the destination, if nothing else gives one.
     """
 
     argument: str
@@ -41,7 +41,7 @@ _LOCATIONS = {
     "duckdb": _Location("credentials", DUCKDB_FILE),
     "filesystem": _Location("bucket_url"),
 }
-"""By a destination's name. Others take no location on the command line."""
+"""The locations by the destination's name. Others take no location on the command line."""
 
 
 class StoreFailed(MsgConvError):
@@ -53,9 +53,9 @@ class StoreInUse(StoreFailed):
 
 
 def set_defaults() -> None:
-    """Let dlt report nothing of its use and log nothing, unless its user configured it.
+    """Turn off dlt's usage reports and its log, unless its user configured them.
 
-    What goes wrong is raised as well, and told once.
+    Errors are raised as well, so they are reported once.
 
     Raises:
         ConfigurationError: A file with dlt's settings cannot be read.
@@ -75,13 +75,13 @@ def destination(text: str) -> Destination:
     """Return a dlt destination.
 
     Args:
-        text: The name of one of dlt's destinations, such as ``postgres``; where it is and how it
-            lets in, dlt's configuration or the environment says. ``duckdb:FILE`` and
-            ``filesystem:FOLDER`` (or a URL) say where; ``duckdb`` alone is ``msgconv.duckdb`` in
-            the working directory.
+        text: The name of one of dlt's destinations, such as ``postgres``. dlt's configuration or
+            the environment gives its place and credentials. ``duckdb:FILE`` and
+            ``filesystem:FOLDER`` (or a URL) give the place; ``duckdb`` alone is ``msgconv.duckdb``
+            in the working directory.
 
     Raises:
-        ConfigurationError: dlt knows none of that name, or it takes no location here.
+        ConfigurationError: dlt has no destination of that name, or it takes no location here.
     """
     with only_user_settings():
         return _destination(text)
@@ -111,7 +111,7 @@ def _destination(text: str) -> Destination:
 
 
 def _located(name: str, location: _Location, where: str) -> dict[str, str]:
-    """Return the argument that says where a destination is, unless dlt's configuration says it."""
+    """Return the argument for a destination's place, unless dlt's configuration gives it."""
     if "@" in where.partition("://")[2].partition("/")[0]:
         raise ConfigurationError(
             f"destination {name!r}: a place on the command line is seen by everybody, so it may"

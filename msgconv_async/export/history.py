@@ -1,14 +1,13 @@
-"""What was collected over time, by day and skill, added up where it is stored.
+"""The collected history by day and skill, added up where it is stored.
 
-Only sums travel, however long the history: a row for each day and skill, and one for each day and
-account. A day is a day of UTC, whatever time zone the database or its session thinks in, so it is
-counted in seconds since 1970, of which there is but one opinion. A bucket belongs to the day on
-which it starts.
+Only sums are transferred, even of a long history: a row for each day and skill, and one for each
+day and account. A day is a day of UTC. It is counted in seconds since 1970, so the time zone of the
+database or its session has no effect. A bucket belongs to the day on which it starts.
 
-Whether a day was collected whole, an account's totals can say: each bucket has a row, be it of
-zeros, so a day has 288. Skills without conversations have no rows, and a quiet night looks like one
-that nobody collected; there, a day is whole between an account's first and last row unless a gap
-says otherwise, since collecting leaves nothing out in silence.
+An account's totals show whether a day was collected whole: each bucket has a row, even one of
+zeros, so a whole day has 288 rows. Skills without conversations have no rows, so a quiet night
+looks like a night that was not collected. For skills, a day counts as whole between an account's
+first and last row unless a gap lies in it, since collecting records everything that it leaves out.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from msgconv_async.protocol.report import average_time
 
 _BUCKETS = DAY // BUCKET
 _LATEST = datetime(9999, 12, 30, tzinfo=UTC)
-"""A day before the last one that a calendar here can hold, whose end it cannot."""
+"""The day before the last one that a calendar here can hold: the last one has no end here."""
 _Span: TypeAlias = tuple[datetime, datetime]
 
-# PostgreSQL's dialect; others are translated from it. Nothing is put in that comes from outside.
-# A literal with an offset is an instant in any time zone, and an index or a file's statistics can
-# help to find what is after it.
+# PostgreSQL's dialect; the others are translated from it. No text from outside is put in. A literal
+# with an offset is an instant in any time zone, and an index or a file's statistics can help to
+# find the rows after it.
 _DAY_OF = f"CAST(FLOOR(DATE_PART('epoch', interval_start) / {DAY.total_seconds():.0f}) AS BIGINT)"
 _SUMS = f"""
     SELECT {_DAY_OF} AS day, {{skill}} AS skill,
@@ -64,7 +63,7 @@ _GAPS = """
 
 
 class Day(msgspec.Struct, frozen=True):
-    """A day of UTC, and what was resolved on it: sums of what the server sent, bucket by bucket.
+    """A day of UTC and the conversations resolved on it: sums of the server's numbers by bucket.
 
     A sum is None if the server sent no such number.
 
@@ -74,7 +73,7 @@ class Day(msgspec.Struct, frozen=True):
         by_agent: Conversations that agents resolved.
         by_consumer: Conversations that consumers resolved.
         by_system: Conversations that the system resolved.
-        total: All of them, as the server counted: it need not be the three together.
+        total: All of them, as the server counted. It may differ from the sum of the three.
         handling: The total handling time of these, in the API's unit, read as milliseconds.
     """
 
@@ -88,22 +87,22 @@ class Day(msgspec.Struct, frozen=True):
 
     @property
     def average(self) -> float | None:
-        """The average handling time: the total time by the count, never an average of averages."""
+        """The average handling time: total time over count, never an average of averages."""
         return average_time(self.total, self.handling)
 
 
 class History(msgspec.Struct, frozen=True, dict=True):
-    """What was collected.
+    """The collected history.
 
     Attributes:
-        accounts: The ids of the accounts it is of.
-        first: The first day it is of.
-        last: The last day it is of.
-        days: By day, and in each by skill, last the account's totals; whichever of these were
-            collected.
-        partial: Of each day that was not collected whole, for how many accounts that is so.
+        accounts: The ids of its accounts.
+        first: Its first day.
+        last: Its last day.
+        days: The sums that were collected, by day. A day has its skills first, and the account's
+            totals last.
+        partial: The days that were not collected whole, and for how many accounts that is so.
         ahead: How many rows lie more than a day ahead of this machine's clock. A service whose
-            clock was wrong for a while leaves such rows; they are in none of the days.
+            clock was wrong for a while leaves such rows; no day includes them.
     """
 
     accounts: tuple[str, ...]
@@ -120,9 +119,9 @@ class History(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def by_skill(self) -> dict[int | None, tuple[Day, ...]]:
-        """The days of each skill, by id; first the account's totals, as of None.
+        """The days of each skill, by id; first the account's totals, under None.
 
-        Where none were collected, these are sums over the skills, unless there is but one.
+        If no totals were collected, they are sums over the skills, unless there is only one skill.
         """
         found: dict[int | None, list[Day]] = {}
         for day in self.days:
@@ -136,7 +135,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
 
 
 def total(days: Sequence[Day], day: date) -> Day:
-    """Return the sums of days, as of one day and of no skill; of none, they are None."""
+    """Return the sums over days, as one day without a skill; over no days, they are None."""
     sums: list[int | None] = []
     for name in Day.__struct_fields__[2:]:
         known = [number for day in days if (number := getattr(day, name)) is not None]
@@ -148,7 +147,7 @@ def read(store: Store, days: int | None = None) -> History:
     """Read a history.
 
     Args:
-        store: Where it is.
+        store: The store that holds it.
         days: How many days back from the newest; None reads them all.
 
     Raises:
@@ -160,7 +159,7 @@ def read(store: Store, days: int | None = None) -> History:
 
 
 def _read(dataset: dlt.Dataset, days: int | None) -> History:
-    # Where all lies ahead of the clock, it is the clock that is wrong.
+    # If all rows lie ahead of the clock, the clock is wrong.
     for until in (datetime.now(UTC) + DAY, _LATEST):
         by_skill, by_account = (
             _spans(dataset, table, until) for table in (SKILL_METRICS, ACCOUNT_METRICS)
@@ -227,7 +226,7 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
 
 
 class _Coverage(msgspec.Struct, frozen=True):
-    """What is known of the time in which accounts were collected."""
+    """The known times in which accounts were collected."""
 
     by_skill: Mapping[str, _Span]
     by_account: Mapping[str, _Span]
@@ -251,7 +250,7 @@ class _Coverage(msgspec.Struct, frozen=True):
 
 
 def _spans(dataset: dlt.Dataset, table: Table, until: datetime) -> dict[str, _Span]:
-    """Return from when to when each account is in a table."""
+    """Return the first and the last instant of each account in a table."""
     return {
         account: (_instant(start), _instant(end))
         for account, start, end in _select(dataset, _SPANS, table.name, until)
@@ -267,11 +266,11 @@ def _select(
     since: datetime = EPOCH,
     skill: str = "",
 ) -> list[tuple[Any, ...]]:
-    """Return what a query of a table finds: nothing, where nothing was ever stored in it."""
+    """Return the rows that a query of a table finds; none if nothing was ever stored in it."""
     if table not in dataset.schema.data_table_names(seen_data_only=True):
         return []
     dialect, client = dataset.destination_dialect, dataset.sql_client
-    # By itself, and not by dataset.query(): that finds no columns with sqlglot 30.
+    # Translated here, and not by dataset.query(): that finds no columns with sqlglot 30.
     query = sqlglot.parse_one(
         sql.format(table=table, since=since, until=until, skill=skill), read="postgres"
     )

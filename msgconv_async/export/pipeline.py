@@ -1,15 +1,16 @@
 """A dlt source: every closed five-minute bucket of many accounts, in tables that only grow.
 
-What makes it exactly once, whatever is killed in between:
+Every bucket is stored exactly once, even if a run is killed at any moment:
 
-1. Where each account stands is part of the pipeline's state, which dlt stores at the destination
-   when all rows are there. A run that dies before leaves it as it was, and the next asks again.
-2. Tables merge by account and interval: rows of a bucket that were loaded before, by half a run for
-   example, or that the service revised, are replaced by those that it has now. Of rows that reached
-   the staging tables twice, as when a connection breaks before it says that a copy was committed,
-   one is taken. Where a destination can only append, what half a run left is removed, and a bucket
+1. The position of each account is part of the pipeline's state, which dlt stores at the destination
+   when all rows are there. A run that dies before that leaves the state as it was, and the next run
+   asks again.
+2. Tables merge by account and interval. The present rows of a bucket replace rows that were loaded
+   before, by half a run for example, or that the service revised. A row may reach the staging
+   tables twice, as when a connection breaks before it says that a copy was committed; one of the
+   two is taken. If a destination can only append, the rows of half a run are removed, and a bucket
    waits until it has settled.
-3. What the API no longer reaches is a row of ``collection_gaps``.
+3. A stretch of time that the API no longer reaches is a row of ``collection_gaps``.
 
 See https://dlthub.com/docs/general-usage/state and, for merging,
 https://dlthub.com/docs/general-usage/merge-loading.
@@ -44,10 +45,10 @@ from msgconv_async.export.shards import Left, Shard, left_by_others, taken_over
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
-"""The table of what was never read, and no longer can be."""
+"""The table of the time that was never read, and can no longer be read."""
 
 _TIME = pa.timestamp("us", "UTC")
-"""What dlt takes a time for unless told otherwise; not every destination has finer or coarser."""
+"""dlt's usual type of a time; not every destination has a finer or coarser one."""
 
 _GAP_SCHEMA = pa.schema(
     [
@@ -57,17 +58,17 @@ _GAP_SCHEMA = pa.schema(
     ]
 )
 KEYS = {table.name: table.key for table in TABLES} | {GAPS: ("account_id", "gap_start")}
-"""What identifies a row, by table."""
+"""The columns that identify a row, by table."""
 
 
 def _replaced(key: Sequence[str]) -> str:
     """Return the condition for stored rows that a load replaces.
 
-    Rows are replaced by the first two columns of their key: all of a bucket together, since one
-    that the service revised may have lost some. dlt would do that for a ``merge_key`` as well, but
-    beside the ``primary_key``, which makes it take each staged row once, it would look for either
-    of the two: no database has a fast plan for that. The staged columns get other names, so that
-    the plain ones can only be those of the stored rows, in any dialect.
+    Rows are replaced by the first two columns of their key, so all rows of a bucket together: a
+    bucket that the service revised may have lost some. dlt would do that for a ``merge_key`` as
+    well. But beside the ``primary_key``, which makes it take each staged row once, it would look
+    for either of the two, and no database has a fast plan for that. The staged columns get other
+    names, so that the plain names can only be those of the stored rows, in any dialect.
     """
     first, second = key[:2]
     return (
@@ -85,7 +86,7 @@ def _with_time(schema: pa.Schema) -> pa.Schema:
 _SCHEMAS = {name: _with_time(schema) for name, schema in SCHEMAS.items()}
 
 _BATCH = 288
-"""Buckets in one batch: a day of one account, or one bucket each of many."""
+"""Buckets in one batch: a day of one account, or one bucket of each of many accounts."""
 
 _PATIENCE = 0.5
 """Seconds after which a batch that is not full is handed on, so that progress can be seen."""
@@ -104,7 +105,7 @@ class Emptied(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What was read since the batch before.
+    """A summary of what was read since the batch before.
 
     Attributes:
         turns: How many accounts' turns ended.
@@ -112,7 +113,7 @@ class Batch(NamedTuple):
         failures: Accounts that failed, after every retry; the next run catches up.
         gaps: Stretches of time that are lost.
         emptied: Revised buckets without a row in a table, whose stored rows `Store.load` removes.
-            A merge replaces rows by rows, so it leaves those that nothing takes the place of.
+            A merge replaces rows by rows, so it leaves the rows that have no replacement.
     """
 
     turns: int
@@ -125,7 +126,8 @@ class Batch(NamedTuple):
 class Reader:
     """A session on an event loop in a thread of its own, for dlt, which is not asynchronous.
 
-    Hand one to every run of a program that goes on, so that logins, connections and paces last.
+    A program that goes on passes one reader to all its runs, so that logins, connections and paces
+    last.
 
     Args:
         session: Makes the session.
@@ -150,7 +152,7 @@ class Reader:
     def follow(
         self, accounts: Sequence[Account], queries: Sequence[ConversationQuery], **settings: Any
     ) -> Iterator[tuple[list[Item], Following]]:
-        """Yield what `ConversationSession.follow` hands out, in batches, and where it stands."""
+        """Yield the items of `ConversationSession.follow` in batches, and its iterator."""
         follow = partial(self._session.follow, accounts, queries, **settings)
         manager = self._portal.call(follow)
         with self._portal.wrap_async_context_manager(manager) as closed:
@@ -185,7 +187,7 @@ def conversation_metrics(
     reader: Reader | None = None,
     watch: Callable[[Batch], None] | None = None,
 ) -> DltSource:
-    """Return what is new of every account since the last run, for a dlt pipeline to load.
+    """Return a source of the new rows of every account since the last run, for a dlt pipeline.
 
     The source has five resources, each a table: ``account_metrics``, ``skill_metrics``,
     ``agent_metrics`` and ``skill_agent_metrics``, as `msgconv_async.export.TABLES` describes them,
@@ -197,7 +199,7 @@ def conversation_metrics(
     number that fits into no database is a gap.
 
     Args:
-        accounts: Each of them once.
+        accounts: The accounts; none of them may be given twice.
         skills: Fill ``skill_metrics`` and ``skill_agent_metrics`` for these skills; None leaves
             them empty.
         agents: Fill ``agent_metrics`` for these agents; None leaves it empty.
@@ -205,19 +207,18 @@ def conversation_metrics(
         settle: How many of the latest closed buckets the service may still change.
         append: For destinations that cannot merge, such as plain files: a bucket comes once, and
             only after it has settled.
-        over: Spread the accounts over this time, so that many are no burst.
+        over: Spread the accounts over this time, so that many accounts make no burst.
         shard: Take only those of the accounts that are dealt to one of several shards: (2, 8) is
             the second of eight. The names of its pipeline and of its staging dataset must end in
             ``_2_of_8``. All shards write the same tables. When their number changes, each goes on
             where others left its accounts. Run those of one number at a time.
-        reader: What to read with, entered. None: one for each run.
+        reader: The reader to use, entered. None: one for each run.
         watch: Called after every batch.
 
     Raises:
         InvalidQuery: The service would refuse ``skills``, ``agents`` or ``groups``.
-        ConfigurationError: ``shard`` is none. As the source is extracted: the pipeline is not the
-            shard's alone, there is no account, one is given twice, or
-            a setting cannot work.
+        ConfigurationError: ``shard`` is none. When the source is extracted: the pipeline is not the
+            shard's alone, there is no account, one is given twice, or a setting cannot work.
     """
     queries = [ConversationQuery(5, group_ids=groups)]
     if skills is not None or agents is not None:
@@ -238,7 +239,7 @@ def conversation_metrics(
 
 @dataclass(frozen=True)
 class _Collection:
-    """What is collected, and how; see `conversation_metrics`."""
+    """The settings of a collection; see `conversation_metrics`."""
 
     accounts: tuple[Account, ...]
     queries: tuple[ConversationQuery, ...]
@@ -251,8 +252,8 @@ class _Collection:
     watch: Callable[[Batch], None] | None
 
 
-# No parameter of the source and of its resources has a default: dlt would let its configuration
-# set those that have one.
+# No parameter of the source and of its resources has a default: dlt's configuration could change a
+# parameter with a default.
 
 
 @dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
@@ -263,14 +264,14 @@ def _source(collection: _Collection) -> list[DltResource]:
 
 @dlt.resource(name="batches", selected=False)
 def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
-    """Yield what is new since the last run, batch by batch: the rows of every table, by its name.
+    """Yield the new rows since the last run, batch by batch: the rows of every table, by its name.
 
-    Where each account stands is stored in the state only when all batches were taken.
+    The position of each account is stored in the state only when all batches were taken.
     """
     state = dlt.current.source_state()
     since, changed = _resume(state, collection)
     if _STATE not in state:
-        yield _tables(())  # every table is to exist, whatever there is to fill it with
+        yield _tables(())  # every table must exist, even without rows
     accounts = each_once(collection.accounts)
     dealt = [account for account in accounts if collection.shard.holds(account.id)]
     if not dealt:
@@ -291,7 +292,7 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
             if items:
                 yield tables
             if collection.watch is not None:
-                # Told apart otherwise, a bucket lacks rows for another reason.
+                # If other things are asked for, a bucket lacks rows for another reason.
                 emptied = () if changed else tuple(_emptied(items, collection.queries))
                 collection.watch(_batch(closed.turns - turns, items, tables, emptied))
             turns = closed.turns
@@ -306,7 +307,7 @@ def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
 
     key = KEYS[name]
     merge = {"disposition": "merge", "destination_scope": _replaced(key)}
-    disposition: Any = "append" if append else merge  # dlt's own type knows the names alone
+    disposition: Any = "append" if append else merge  # dlt's own type has only the names
     return dlt.transformer(
         pick, data_from=batches, name=name, primary_key=key, write_disposition=disposition
     )
@@ -315,7 +316,7 @@ def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
 def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint | None, bool]:
     """Return where the last run ended, and whether other things are asked for since.
 
-    Of the first run, the former is None. The state is told what is asked for now, and what was
+    Before the first run, the former is None. The state stores what is asked for now, and what was
     taken over from other shards.
     """
     stored = state.get(_STATE)
@@ -344,7 +345,7 @@ def _left(state: dict[str, Any], shard: Shard) -> list[Left]:
 
 
 def _fitting_tables(items: list[Item]) -> tuple[list[Item], dict[str, pa.Table]]:
-    """Return the rows of some items, by table, and the items with gaps for what does not fit."""
+    """Return the rows of some items, by table, and the items, with gaps for what does not fit."""
     try:
         return items, _tables(items)
     except UnexpectedResponse:
@@ -395,7 +396,7 @@ def _log(items: Iterable[Item]) -> None:
 
 
 def _fitting(item: Item) -> Item:
-    """Put a gap in the place of a bucket that no database could hold: all else is to go on."""
+    """Put a gap in the place of a bucket that no database could hold, so that the rest goes on."""
     if isinstance(item, ClosedBucket):
         account, interval = item.account, item.interval
         try:
@@ -407,7 +408,7 @@ def _fitting(item: Item) -> Item:
 
 
 def _tables(items: Iterable[Item]) -> dict[str, pa.Table]:
-    """Return the rows of some items, by table; of failures there are none."""
+    """Return the rows of some items, by table; failures have none."""
     buckets, gaps = [], []
     for item in items:
         match item:

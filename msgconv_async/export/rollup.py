@@ -1,14 +1,14 @@
-"""Intervals added up to longer ones: hours, or days, out of five minutes.
+"""Adds intervals up to longer ones: five minutes to hours or days.
 
 Counts and handling times add up, since a conversation is resolved in one bucket and counted there.
-Averages do not, so each is worked out of the sums, as the handling time over the count of the same
-who: ``avg_time_resolved_conversations_by_ccp`` is
+Averages do not. So an average is computed from the sums, as the handling time over the count of the
+same resolver: ``avg_time_resolved_conversations_by_ccp`` is
 ``total_handling_time_resolved_conversations_by_ccp`` over ``resolved_conversations_by_ccp``, and
 ``avg_time_resolved_conversations`` is ``total_handling_time_resolved_conversations`` over
-``total_resolved_conversations``. Over nothing there is no average: where a count is 0, the server
-says 0, and this says None. The averages that the server sent play no part.
+``total_resolved_conversations``. If a count is 0, there is no average: the server says 0, and this
+module says None. The averages that the server sent are not used.
 
-What results are intervals again, so that tables are made of them as of any.
+The results are intervals again, so tables can be made of them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from msgconv_async.protocol.report import (
 )
 
 _WHO = 4
-"""Metrics stand in threes of four, all in the same order of who resolved: counts, handling times,
-averages."""
+"""Metrics come in three groups of four: counts, handling times, averages. The resolvers are in the
+same order in all groups."""
 
 
 def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]:
     """Add up an account's intervals to periods of the same length.
 
     Periods begin at midnight UTC and every ``minutes`` after; those of several days are counted
-    from 1970-01-01. A metric that an interval lacks adds nothing, and one that all of them lack
-    stays None; likewise a section. Skills and agents are added up each by itself.
+    from 1970-01-01. A metric that an interval lacks adds nothing, and a metric that all of them
+    lack stays None. The same holds for sections. Every skill and agent is added up by itself.
 
     Args:
         intervals: Intervals of one account, of five minutes or longer, in any order.
         minutes: The length of a period: a multiple of 5 that divides a day, or whole days (1440).
 
     Returns:
-        A period for each in which there is an interval, oldest first. It has ``complete=False``
-        where its intervals do not cover all of it, or one of them is not complete itself.
+        The periods in which there is an interval, oldest first. A period has ``complete=False`` if
+        its intervals do not cover all of it, or one of them is not complete itself.
 
     Raises:
-        ValueError: ``minutes`` is something else; two intervals overlap, so that their sum would
+        ValueError: ``minutes`` is another number; two intervals overlap, so that their sum would
             count twice; or an interval lies in more than one period.
     """
     size = _period(minutes)

@@ -1,14 +1,14 @@
-"""A report flattened: four tables, one for each grain, each with a key that has no empty part.
+"""Flattens a report into four tables, one for each grain. Their keys have no empty part.
 
-Totals and details in one table is how analysts count twice, so each grain has a table of its own,
-and a row is per interval: the sections over the whole window, which sum the intervals once more,
-are left out. A report without intervals is one interval, its window.
+With totals and details in one table, analysts count twice. So each grain has a table of its own,
+and a row belongs to one interval. The sections over the whole window sum the intervals once more,
+and are left out. A report without intervals is one interval, its window.
 
 A row stands for metrics that the server sent, and nothing is made up: a skill or an agent without
 data has no row. ``account_metrics`` holds account totals only, which the server sends when neither
-skills nor agents are asked for. The totals it sends of a skill or agent section cover the skills or
-agents asked for (and "all" are those active in the time frame), which need not be the account: they
-are in none of the tables. ``skill_metrics`` holds each skill's totals, over all of its agents.
+skills nor agents are asked for. The totals of a skill or agent section cover the skills or agents
+asked for ("all" are those active in the time frame). They may differ from the account's totals, so
+no table holds them. ``skill_metrics`` holds each skill's totals, over all of its agents.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TYPES: MappingProxyType[str, type] = MappingProxyType(
         **{name: float if name.startswith("avg_") else int for name in METRICS},
     }
 )
-"""What a column holds: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
+"""Types of the columns: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
 
 NOT_SENT = ConversationMetrics()
 """Totals that the server left out."""
@@ -51,7 +51,7 @@ class Table(msgspec.Struct, frozen=True):
 
     Attributes:
         name: Such as ``"skill_metrics"``.
-        key: The columns that identify a row; they come first, and none of them is ever None.
+        key: The columns that identify a row; they come first, and are never None.
         flatten: Yields the rows of one interval of an account.
     """
 
@@ -68,7 +68,7 @@ class Table(msgspec.Struct, frozen=True):
         """Yield a report's rows of this grain, oldest interval first.
 
         Args:
-            account_id: Whose report it is.
+            account_id: The account of the report.
             report: The report. Its newest interval may still have been open: `Interval.complete`
                 tells.
 
@@ -86,7 +86,7 @@ def intervals(report: ConversationReport) -> Iterable[Interval]:
     """Return a report's intervals or, where it has none, its whole window as the only one.
 
     Raises:
-        ValueError: It has neither.
+        ValueError: The report has neither.
     """
     if report.intervals:
         return report.intervals
@@ -109,7 +109,7 @@ def intervals(report: ConversationReport) -> Iterable[Interval]:
 
 
 def complete_part(report: ConversationReport) -> ConversationReport:
-    """Return what of a report was complete when it was asked for: rows of other intervals go.
+    """Return the part of a report that was complete when it was asked for, without the rest.
 
     Raises:
         ValueError: The report has no intervals and does not know its window.
@@ -154,7 +154,7 @@ TABLES = (ACCOUNT_METRICS, SKILL_METRICS, AGENT_METRICS, SKILL_AGENT_METRICS)
 
 
 def tables_of(query: ConversationQuery) -> tuple[Table, ...]:
-    """Return the tables that answers to a question have rows for."""
+    """Return the tables that have rows for the answers to a question."""
     if query.skill_ids is None and query.agent_ids is None:
         return (ACCOUNT_METRICS,)
     skills = () if query.skill_ids is None else (SKILL_METRICS, SKILL_AGENT_METRICS)

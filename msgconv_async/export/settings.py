@@ -1,11 +1,11 @@
-"""Which of dlt's settings are its user's to make; all others are dlt's own defaults here.
+"""The settings of dlt that its user may set. All others keep dlt's own defaults here.
 
 dlt looks for each of its settings in the environment, in ``.dlt/config.toml`` and
-``.dlt/secrets.toml`` of the working directory, and in vaults: with the name of its section, such as
-``LOAD__WORKERS``, and at last without, such as ``WORKERS``. Some of them undo what makes a bucket
-be stored exactly once (``dev_mode``, ``restore_from_destination``, ``load.raise_on_failed_jobs``),
-and the short names are anybody's. So what `SETTINGS` says is the user's is heeded, and only with
-the name of its section.
+``.dlt/secrets.toml`` of the working directory, and in vaults. It looks first with the name of the
+setting's section, such as ``LOAD__WORKERS``, and at last without, such as ``WORKERS``. With some of
+them, a bucket would no longer be stored exactly once (``dev_mode``, ``restore_from_destination``,
+``load.raise_on_failed_jobs``), and a short name may belong to any program. So only the user's
+settings in `SETTINGS` are read, and only with the name of their section.
 
 See https://dlthub.com/docs/general-usage/credentials/setup.
 """
@@ -32,8 +32,8 @@ class Settings(NamedTuple):
     """The settings of one of dlt's sections.
 
     Attributes:
-        users: Those that are heeded.
-        ours: Those that are not.
+        users: The settings that are read.
+        ours: The settings that are not.
     """
 
     users: frozenset[str] = frozenset()
@@ -45,8 +45,8 @@ def _names(text: str) -> frozenset[str]:
 
 
 SETTINGS: Mapping[str, Settings] = {
-    # How the store uses dlt: where a pipeline stands is read from the destination each time, and
-    # the command line alone says where that is.
+    # How the store uses dlt: the state of a pipeline is read from the destination each time, and
+    # the command line alone names the destination.
     "pipelines": Settings(
         ours=_names(
             "dataset_name dataset_name_layout destination_name destination_type dev_mode"
@@ -55,7 +55,7 @@ SETTINGS: Mapping[str, Settings] = {
             " staging_name staging_type use_single_dataset"
         )
     ),
-    # What goes wrong is raised, and nothing that was left behind is used again.
+    # Errors are raised, and nothing that was left behind is used again.
     "load": Settings(
         users=_names("parallelism_strategy workers"),
         ours=_names(
@@ -82,7 +82,7 @@ SETTINGS: Mapping[str, Settings] = {
     "extract": Settings(
         ours=_names("copy_on_fork futures_poll_interval max_parallel_items next_item_mode workers")
     ),
-    # How Parquet files are packed. What would change types, or what PostgreSQL reads, is not.
+    # How Parquet files are packed. Settings that change types, or what PostgreSQL reads, are ours.
     "data_writer": Settings(
         users=_names(
             "buffer_max_items compression data_page_size file_max_bytes file_max_items"
@@ -95,7 +95,7 @@ SETTINGS: Mapping[str, Settings] = {
             " use_compliant_nested_type version"
         ),
     ),
-    # What dlt says, and to whom.
+    # What dlt reports, and where.
     "runtime": Settings(
         users=_names(
             "dlthub_dsn dlthub_telemetry dlthub_telemetry_endpoint"
@@ -107,7 +107,7 @@ SETTINGS: Mapping[str, Settings] = {
             "config_files_storage_path intercept_signals pipeline_name pluggable_run_context"
         ),
     ),
-    # Which vaults there are to read secrets from.
+    # The vaults to read secrets from.
     "providers": Settings(
         users=_names(
             "airflow_secrets aws_secrets enable_airflow_secrets enable_aws_secrets"
@@ -115,8 +115,8 @@ SETTINGS: Mapping[str, Settings] = {
             " secret_name_prefix"
         )
     ),
-    # Where the data goes, and what lets in. Here, what is not named is the user's as well: each
-    # destination and its credentials have settings of their own.
+    # The place of the data and its credentials. Settings that are not named are the user's as well
+    # here: each destination and its credentials have settings of their own.
     "destination": Settings(
         users=_names(
             "always_refresh_views bucket_url client_kwargs config_kwargs create_indexes credentials"
@@ -134,11 +134,11 @@ SETTINGS: Mapping[str, Settings] = {
         ),
     ),
 }
-"""Every setting of dlt's that could have a say here, by its section."""
+"""Every setting of dlt's that could have an effect here, by its section."""
 
 
 def is_users(section: str, key: str) -> bool:
-    """Return whether a setting of a section is the user's to make."""
+    """Return whether the user may set a setting of a section."""
     settings = SETTINGS.get(section, Settings())
     if section == "destination":
         return key not in settings.ours
@@ -158,7 +158,8 @@ class _UserSettings(ConfigProvider):
         if named and is_users(named[0], key):
             return self._provider.get_value(key, hint, pipeline_name, *sections)
         if named or not isinstance(self._provider, EnvironProvider):
-            # Whoever wrote that meant dlt. A short name in the environment is anybody's.
+            # Such a name is meant for dlt. A short name in the environment may belong to any
+            # program.
             value, name = self._provider.get_value(key, hint, pipeline_name, *sections)
             if value is not None:
                 _warn(name, self._provider.name)
@@ -201,7 +202,7 @@ def _warn(name: str, where: str) -> None:
 
 @contextmanager
 def only_user_settings() -> Iterator[None]:
-    """Let dlt read only the settings that are its user's, as long as the context lasts.
+    """Let dlt read only its user's settings, as long as the context lasts.
 
     Raises:
         ConfigurationError: A file with settings cannot be read.

@@ -1,4 +1,4 @@
-"""Collected tables at a destination: loaded by one collector at a time, and read by anybody."""
+"""Collected tables at a destination: one collector loads at a time, and any program may read."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ from msgconv_async.export.shards import Shard
 __all__ = ["DATASET", "PIPELINE", "Store"]
 
 DATASET = "conversations"
-"""The dataset (a database's schema, or a folder) where no other is named."""
+"""The default dataset: a database's schema, or a folder."""
 
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _LACKS = re.compile(r"is itself a configuration .* with missing field\(s\): `(password)`")
-"""What dlt says of an address without a password."""
+"""dlt's message about an address without a password."""
 
 
 class Store:
     """A dataset at a destination.
 
     Args:
-        destination: Where.
+        destination: The destination.
         dataset: Its name there.
         shard: Which of several collectors loads into it, such as (2, 8); None if there is one.
 
@@ -103,16 +103,17 @@ class Store:
         """Keep other collectors off: of two that load at once, one would undo what the other does.
 
         Shards of one number may be at work at once, unless the data is in files. There a lock file
-        beside them reaches every collector; so does PostgreSQL's own lock. Elsewhere, only the
-        collectors of this machine are kept off, and not those of another number of shards.
+        beside them stops every other collector; so does PostgreSQL's own lock. At other
+        destinations, only the collectors of this machine are kept off, and not those of another
+        number of shards.
 
         Yields:
-            A function that checks that it is still so, for a connection may have broken. It raises
-            `StoreFailed` otherwise.
+            A function that checks that this still holds, since a connection may have broken. It
+            raises `StoreFailed` otherwise.
 
         Raises:
-            StoreInUse: Another is at work.
-            StoreFailed: That cannot be known.
+            StoreInUse: Another collector is at work.
+            StoreFailed: It cannot be known whether another one is.
         """
         paths = [self._state_dir / "lock"]
         if (beside := self._backend.lock_file) is not None:
@@ -135,19 +136,19 @@ class Store:
     def load(self, source: DltSource, emptied: Sequence[Emptied] = ()) -> None:
         """Load all that the source yields, or nothing.
 
-        Where collecting stands is read from the destination each time. Nothing that a run which was
-        cut short left on this machine is used: what it had read is asked for again.
+        The state of collecting is read from the destination each time. Files that an interrupted
+        run left on this machine are not used: its questions are asked again.
 
         Args:
-            source: What `conversation_metrics` returned.
-            emptied: Filled while the source is read: what its batches tell to be emptied. Rows of
-                these buckets are removed before the others are loaded, so that a load which is cut
-                short finds them gone and removes them once more.
+            source: The source that `conversation_metrics` returned.
+            emptied: The buckets that its batches name as emptied; filled while the source is read.
+                Their rows are removed before other rows are loaded. So the load after an
+                interrupted one removes them once more.
 
         Raises:
             StoreInUse: Another collector is at work.
             StoreFailed: The destination could not be read or written.
-            MsgConvError: Whatever the source raised.
+            MsgConvError: An error that the source raised.
         """
         backend = self._backend
         with (
@@ -181,7 +182,7 @@ class Store:
             yield
 
     def _check_clock(self) -> None:
-        """See that this load will be the newest, by which dlt knows the state that is in force.
+        """Check that this load will be the newest one: dlt takes the state of the newest load.
 
         Raises:
             StoreFailed: This machine's clock is behind that of the last load.
@@ -204,8 +205,8 @@ class Store:
         """Open what was collected, to read it.
 
         Raises:
-            ConfigurationError: There is nothing.
-            StoreFailed: It cannot be read, also while it is open.
+            ConfigurationError: Nothing was collected.
+            StoreFailed: The data cannot be read, also while it is open.
         """
         destination = self._backend.read_only()
         try:
@@ -222,13 +223,13 @@ class Store:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """Translate what dlt and what is below it raise."""
+        """Translate the errors of dlt and of the libraries below it."""
         try:
             yield
         except self._backend.errors as error:
             causes = list(_causes(error))
             for cause in causes:
-                # What the source raised, or Ctrl-C: dlt packs them in.
+                # An error of the source, or Ctrl-C: dlt wraps them.
                 if isinstance(cause, MsgConvError | KeyboardInterrupt):
                     raise cause from None
             cause = causes[-1]
@@ -256,7 +257,7 @@ def _configured(destination: Destination, dataset: str) -> Any:
         if within := _LACKS.findall(str(error)):
             raise ConfigurationError(
                 f"destination {name!r}: its credentials lack {' and '.join(within)}; dlt wants"
-                " that even where the server asks for none, and then anything will do"
+                " a value even if the server asks for none, and then any value will do"
             ) from None
         missing = [field for field in error.fields if field != "local_dir"]
         raise ConfigurationError(

@@ -1,8 +1,9 @@
-"""What the gateway answers, and what it says where there is no answer.
+"""The answers of the gateway: documents, and refusals where there is no document.
 
-Every answer of its own, but those of health and metrics, has the header `GATEWAY`: ``hit``,
-``shared`` or ``fetched`` with a document, otherwise the kind of failure, which the JSON body names
-as well. Nothing in a body comes from credentials: an error's text carries no secret.
+Every answer of its own, except those of health and metrics, has the header `GATEWAY`. With a
+document it is ``hit``, ``shared`` or ``fetched``. Otherwise it is the kind of failure, which the
+JSON body names as well. Nothing in a body comes from credentials: an error's text carries no
+secret.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ UPSTREAM_WAIT = 5.0
 """Seconds that a failure of the service asks to wait: LivePerson's first wait after a 5xx."""
 
 LONGEST_WAIT = 120.0
-"""Seconds: the most that is asked for, so that a client does not take it for a hang."""
+"""Seconds: the longest wait that is asked for, so that a client does not take it for a hang."""
 
 
 _FAILURES: tuple[tuple[type[MsgConvError], int, str, float | None], ...] = (
@@ -46,7 +47,7 @@ _FAILURES: tuple[tuple[type[MsgConvError], int, str, float | None], ...] = (
     (UnexpectedResponse, 502, "unexpected", None),
     (ConfigurationError, 502, "configuration", None),
 )
-"""Status, kind and seconds to wait, by what the session raised."""
+"""Status, kind and seconds to wait, by the error that the session raised."""
 
 
 class Refusal(NamedTuple):
@@ -77,7 +78,7 @@ class Refusal(NamedTuple):
 
 
 def document(shared: Shared) -> web.Response:
-    """Return a document byte for byte, with the service's own time of it."""
+    """Return a document byte for byte, with the service's own time for it."""
     return web.Response(
         body=shared.body,
         content_type="application/json",
@@ -90,7 +91,7 @@ def document(shared: Shared) -> web.Response:
 
 
 def refusal(error: MsgConvError) -> Refusal:
-    """Say in a response what became of a question."""
+    """Return the refusal that an error of the session becomes."""
     text = str(error)
     if isinstance(error, BadRequest):
         return Refusal(400, "question", error.excerpt or text)

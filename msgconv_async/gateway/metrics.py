@@ -1,6 +1,7 @@
-"""What Prometheus reads. Names and units by its conventions; labels are the accounts served alone.
+"""The metrics for Prometheus. Names and units follow its conventions.
 
-An account has no series before it was asked, so thousands of idle ones cost nothing.
+Labels are only the accounts that are served. An account has no series before it was asked, so
+thousands of idle accounts cost nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from msgconv_async.pacing.pacer import PacerStats
 _PREFIX = "msgconv_gateway"
 _COUNTERS: dict[str, tuple[str, Callable[[PacerStats], float]]] = {
     "sent": ("Requests sent to the service.", lambda stats: stats.sent),
-    "answered": ("Requests that the service took on.", lambda stats: stats.answered),
+    "answered": ("Requests that the service accepted.", lambda stats: stats.answered),
     "throttled": ("Requests that the service refused with 429.", lambda stats: stats.throttled),
     "retried": ("Requests that repeated one that had failed.", lambda stats: stats.retried),
 }
@@ -30,17 +31,17 @@ _GAUGES: dict[str, tuple[str, Callable[[PacerStats], float]]] = {
 }
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40)
 _UNKNOWN = ""
-"""The account label of what was asked of no account that is served."""
+"""The account label of questions about no account that is served."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class AccountMetrics(NamedTuple):
-    """What is counted of one account.
+    """The counters of one account.
 
     Attributes:
-        documents: By where they came from.
-        seconds: From a question's arrival to its answer.
+        documents: Documents given, by their source.
+        seconds: The times from a question's arrival to its answer.
     """
 
     documents: dict[str, Counter]
@@ -48,10 +49,10 @@ class AccountMetrics(NamedTuple):
 
 
 class Metrics:
-    """Counts, and tells what the pacers know.
+    """Counts questions, and reports the figures of the pacers.
 
     Args:
-        paced: Tells what each account's pacer knows, of accounts that were asked.
+        paced: Returns the figures of the pacers of those accounts that were asked.
     """
 
     def __init__(self, paced: Callable[[], Iterable[tuple[str, PacerStats]]]) -> None:
@@ -78,7 +79,7 @@ class Metrics:
         )
 
     def of(self, account_id: str) -> AccountMetrics:
-        """Return what is counted of an account that is served."""
+        """Return the counters of an account that is served."""
         return AccountMetrics(
             {
                 source: self._documents.labels(account_id, source)
@@ -92,7 +93,7 @@ class Metrics:
         self._refusals.labels(account_id or _UNKNOWN, kind).inc()
 
     def text(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
@@ -101,7 +102,7 @@ class _Pacers(Collector):
         self._paced = paced
 
     def describe(self) -> Iterable[Metric]:
-        """Name nothing before it is asked."""
+        """Name no family before the first scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:

@@ -1,8 +1,8 @@
 """A question as it stands on the wire, read by the rules of `ConversationQuery`.
 
 The API page names the parameters; a GET carries them in its query string, a POST as a JSON object
-whose values are strings (numbers are taken as well). What is not known is refused: it would be lost
-on the way to the service, and the answer be one to another question.
+whose values are strings (numbers are taken as well). An unknown parameter is refused: it would be
+lost on the way to the service, and the answer would be to another question.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def from_query_string(text: str) -> ConversationQuery:
     """Read the parameters of a GET.
 
     Raises:
-        MalformedRequest: One is missing, wrong, unknown, or given twice.
+        MalformedRequest: A parameter is missing, wrong, unknown, or given twice.
     """
     try:
         pairs = parse_qsl(
@@ -55,7 +55,7 @@ def from_json(body: bytes) -> ConversationQuery:
     """Read the parameters of a POST.
 
     Raises:
-        MalformedRequest: One is missing, wrong or unknown, or the body is no JSON object.
+        MalformedRequest: A parameter is missing, wrong or unknown, or the body is no JSON object.
     """
     try:
         given = msgspec.json.decode(body, type=dict[str, Any])

@@ -1,4 +1,4 @@
-"""Where the gateway listens, who may ask there, and how it stops."""
+"""Where the gateway listens, which clients may ask there, and how it stops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 
 GRACE = 25.0
-"""Seconds in which what is in flight may end: below the 30 that Kubernetes gives a pod."""
+"""Seconds in which requests in flight may end: below the 30 that Kubernetes gives a pod."""
 
 PORT = 8080
 _BACKLOG = 1024
@@ -30,7 +30,7 @@ class Address(NamedTuple):
     """Where to listen.
 
     Attributes:
-        host: An address or name; anything but loopback takes a token and TLS.
+        host: An address or name; anything but loopback needs a token and TLS.
         port: The port; 0 picks a free one.
         unix: The path of a Unix socket, in place of host and port.
         tls: Certificate and key, PEM files.
@@ -42,7 +42,7 @@ class Address(NamedTuple):
     tls: tuple[Path, Path] | None = None
 
     def check(self, token: str | None) -> None:
-        """Refuse a place where a stranger could ask, or overhear.
+        """Refuse an address where a stranger could ask, or overhear.
 
         Raises:
             ConfigurationError: The address is not loopback, and there is no token or no TLS.
@@ -67,7 +67,7 @@ class Address(NamedTuple):
 
 @asynccontextmanager
 async def serving(app: web.Application, place: Address, grace: float = GRACE) -> AsyncIterator[str]:
-    """Serve while inside; yields where. On leaving, what is in flight has `grace` seconds to end.
+    """Serve while inside; yields the URL. On leaving, requests have `grace` seconds to end.
 
     Raises:
         ConfigurationError: The place is taken, or the certificate cannot be used.
@@ -112,7 +112,7 @@ async def _listen(runner: web.AppRunner, place: Address, context: ssl.SSLContext
 def _bound(path: Path) -> Iterator[socket.socket]:
     """Bind a Unix socket that only this user may connect to; remove it in the end."""
     bound = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)  # as it is made, or somebody could connect before it is changed
+    mask = os.umask(0o177)  # set before it is made, so that no other user connects first
     try:
         _remove_stale(path)
         bound.bind(str(path))
@@ -130,7 +130,7 @@ def _bound(path: Path) -> Iterator[socket.socket]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket that a gateway which was killed left behind, and nothing else."""
+    """Remove a socket that a killed gateway left behind, and nothing else."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX) as probe:

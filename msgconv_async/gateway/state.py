@@ -1,10 +1,10 @@
-"""What was learnt about each account's limit, kept in a small file over restarts.
+"""Keeps what was learnt about each account's limit in a small file over restarts.
 
     {"version": 1, "accounts": {"12345678": {"limited_by": "rate", "limit": 49.8, ...}}}
 
-It is written whole to a file beside it, which then takes its place: whatever is killed, what stands
-there is whole. A file that cannot be read or written is told in the log, and never ends anything:
-the accounts then begin cold.
+The state is written whole to a file beside it, which then replaces it. So the file is whole even if
+the gateway is killed at any moment. If it cannot be read or written, the log says so and the
+gateway goes on: the accounts then begin cold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _State(msgspec.Struct):
 
 
 def load(path: Path) -> dict[str, Belief]:
-    """Return what stands in a file, by account; nothing if there is none, or not one of these."""
+    """Return the content of a file, by account; nothing if it is missing or of another kind."""
     try:
         state = msgspec.json.decode(path.read_bytes(), type=_State)
     except FileNotFoundError:
@@ -61,7 +61,7 @@ def save(path: Path, accounts: Mapping[str, Belief]) -> bool:
 
 
 def encoded(accounts: Mapping[str, Belief]) -> bytes:
-    """Return what stands in the file."""
+    """Return the content of the file."""
     return msgspec.json.encode(_State(VERSION, dict(accounts)))
 
 

@@ -1,1 +1,1 @@
-"""When a request may start. Knows a clock and asyncio; knows no HTTP."""
+"""Decides when a request may start. It uses a clock and asyncio; it knows no HTTP."""

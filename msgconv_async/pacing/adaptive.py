@@ -9,8 +9,8 @@ refusals are blamed on (`attribution`) is steered, by the formula
 
     ceiling + reach * (x - 1)^3
 
-where `ceiling` is the place of the last refusal and `x` grows with answers (`probe`). The other is
-kept loose, about twice as high as what is used, so that it holds nothing back.
+where `ceiling` is the place of the last refusal and `x` grows with answers (`probe`). The other
+knob is kept loose, about twice as high as what is used, so that it holds nothing back.
 
 What moves it from one state to the next:
 
@@ -19,12 +19,12 @@ State      What it does                    What ends it
 =========  ==============================  ========================================================
 cold       Each answer to a request that   The first refusal: refused.
            had to wait raises both knobs,
-           some twofold a round trip.
+           about twofold a round trip.
 resting    The steered knob lies under     x reaches 1, after 40 answers or more: probing.
            the ceiling and approaches it.  A refusal, by another client's probe: it gives way by
                                            7 % and is refused.
-probing    The steered knob rises above    A refusal: refused. There is the ceiling now; found in
-           the ceiling, ever faster.       the same place as before, it makes the next rest longer.
+probing    The steered knob rises above    A refusal: refused. That is the ceiling now. In the same
+           the ceiling, ever faster.       place as before, it makes the next rest longer.
 refused    A rest has begun. What had      The answer to a later start: resting.
            started before still returns.   A third start refused in a row: outage.
 outage     Nothing starts until            The pause is over, and one start goes first: returning.
@@ -33,12 +33,12 @@ outage     Nothing starts until            The pause is over, and one start goes
            refusal.
 returning  The one that went first is      It is refused: outage.
            under way, before all others.   It is answered: resting. If this was the second outage
-                                           in a row, what was accepted between the two, divided by
-                                           the time, is the ceiling: it is a quota.
+                                           in a row, the requests accepted between the two, divided
+                                           by the time, are the ceiling: it is a quota.
 =========  ==============================  ========================================================
 
-Where the ceiling is: a limit on requests in flight that refused the nth allows n - 1. A limit on
-the rate let through, since it refused last, exactly its rate (`throughput`).
+The place of the ceiling: a limit on requests in flight that refused the nth request allows n - 1. A
+limit on the rate has let through exactly its rate since it last refused (`throughput`).
 
 Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
 Jain 1989 (why giving way makes shares equal); Laplace's rule of succession (how rare a rank is);
@@ -57,29 +57,30 @@ from msgconv_async.pacing.refusals import Refusals
 from msgconv_async.pacing.schedule import Knob
 from msgconv_async.pacing.throughput import Throughput
 
-START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough to offend nobody
-FAST: Final = 100.0  # starts per second: most that a round trip adds, or a quota is gone at once
-LOOSE: Final = 2.0  # what is not steered grows up to so many times what is used, and is cut to it
+START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough for any server
+FAST: Final = 100.0  # starts per second: most that a round trip adds; more uses a quota up
+LOOSE: Final = 2.0  # the loose knob is at most so many times as high as what is used
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 
 RATES: Final = (0.05, 10_000.0)
-"""Starts per second: the bounds of a rate that nobody bounded."""
+"""Starts per second: the bounds of a rate for which the caller gives none."""
 SLOTS: Final = (1, 1000)
-"""Requests in flight: the bounds of a concurrency that nobody bounded."""
+"""Requests in flight: the bounds of a concurrency for which the caller gives none."""
 
 State: TypeAlias = Literal["cold", "resting", "probing", "refused", "outage", "returning"]
 
 
 class Belief(NamedTuple):
-    """What was learnt about a limit.
+    """The knowledge about a limit.
 
     Attributes:
-        limited_by: Which of the two follows the limit.
+        limited_by: Which of the two knobs follows the limit.
         limit: Where it was found: starts per second, or requests at once.
         speed: Answers per second there.
         concurrency: Requests at once that were allowed.
-        calm: What rests had grown by: 1, 2, 4 or 8, the more often it was found there.
+        calm: The factor by which rests had grown: 1, 2, 4 or 8. It doubles when the limit is found
+            in the same place again.
     """
 
     limited_by: Knob
@@ -100,7 +101,7 @@ class AdaptiveLimit:
         rate: Starts per second now allowed.
         concurrency: Requests in flight now allowed.
         paused_until: Monotonic seconds before which nothing should start (-inf: not paused).
-        steered: Which of the two follows the limit; None until something is refused.
+        steered: Which of the two knobs follows the limit; None until something is refused.
 
     Raises:
         ValueError: When a lower bound is not above 0 (of concurrency: below 1) or exceeds its
@@ -153,7 +154,7 @@ class AdaptiveLimit:
 
     @property
     def state(self) -> State:
-        """What it is at, as the table at the head of this module has it."""
+        """The present state: one of those in the table at the head of this module."""
         if self._refusals.is_returning:
             return "returning"
         if self._refusals.is_outage:
@@ -165,16 +166,16 @@ class AdaptiveLimit:
         return "resting" if self._probe.x < 1.0 else "probing"
 
     def belief(self) -> Belief | None:
-        """Return what was learnt, to begin from another time; None while nothing was refused."""
+        """Return what was learnt, for another pacer to begin with; None before a refusal."""
         if self.steered is None:
             return None
         probe = self._probe
         return Belief(self.steered, probe.ceiling, probe.speed, self.concurrency, probe.found.calm)
 
     def believe(self, belief: Belief) -> None:
-        """Begin from what was learnt before: with a rest just under it, as after a refusal there.
+        """Begin with earlier knowledge: with a rest just under the limit, as after a refusal there.
 
-        If it is wrong by now, it is unlearnt as a limit that moved.
+        If the limit has moved since, the new one is found as after any move.
         """
         self.steered = belief.limited_by
         self._attribution.believe(belief.limited_by)
@@ -187,13 +188,13 @@ class AdaptiveLimit:
         self._rest(belief.limit, belief.speed, new=False, early=False)
 
     def open(self) -> None:
-        """Allow what the bounds allow, unless something was refused: others keep to the limit."""
+        """Allow all that the bounds allow, unless a request was refused: a gateway paces."""
         if self.steered is None:
             self.rate = self._rate_bounds[1]
             self._keep_slots_loose(self._slot_bounds[1])
 
     def known(self) -> tuple[Knob, ...]:
-        """Return the knobs whose value means anything: fixed, or something was refused already."""
+        """Return the knobs whose value is known: the fixed ones, or both after a refusal."""
         if self.steered is not None:
             return "rate", "concurrency"
         bounds: dict[Knob, tuple[float, float]] = {
@@ -210,10 +211,10 @@ class AdaptiveLimit:
         Args:
             now: Monotonic seconds.
             in_flight: Requests in flight, this one included.
-            held: What this request last had to wait for, None if it never waited.
+            held: The knob that this request last had to wait for; None if it never waited.
 
         Returns:
-            What to hand back with the outcome.
+            The start, to hand back with the outcome.
         """
         start = self._recent.add(now, in_flight, held)
         if start.seq == 1:
@@ -271,7 +272,7 @@ class AdaptiveLimit:
         pause = self._refusals.add(start, self._recent, now, max(0.0, retry_after or 0.0))
         self.paused_until = max(self.paused_until, pause)
         if start.at < self._cut_at + (now - start.at):
-            return  # one piece of news: a bucket that was full is full for another round trip
+            return  # the same news: a full bucket is full for another round trip
         self._cut_at = now
         new = self._blame(start, now, company)
         early = not new and self._probe.x < 1.0
@@ -297,8 +298,7 @@ class AdaptiveLimit:
     def _rest_below_rate(self, start: Start, speed: float, *, new: bool, early: bool) -> None:
         """Begin a rest under the rate that the limit let through.
 
-        It is never less than half of the present rate, which also stands where nothing was
-        measured.
+        It is never less than half of the present rate, which is also used if nothing was measured.
         """
         self._throughput.steady = not new and self.rate <= (1.0 + MOVED) * self._probe.ceiling
         ceiling = min(speed, self.rate)
@@ -312,10 +312,10 @@ class AdaptiveLimit:
     def _refusals_ended(self, start: Start, now: float) -> None:
         """Take the first answer after refusals as a full moment, from which throughput counts.
 
-        After an outage that moment is when the limit let requests through again, and what was
-        accepted from there to the end of the next outage is exactly its quota. But one outage alone
-        may be an incident, which tells no quota; nor does the time count then for which it made us
-        wait.
+        After an outage, that moment is when the limit let requests through again. The requests
+        accepted from there to the end of the next outage are exactly its quota. But one outage
+        alone may be an incident, which shows no quota. In that case the time for which the outage
+        made us wait does not count either.
         """
         probe, throughput = self._probe, self._throughput
         ended = self._refusals.end(start)
@@ -328,7 +328,7 @@ class AdaptiveLimit:
         at = ended.turned if second else start.at
         throughput.mark(start.seq, at, full=True, after_outage=ended.outage)
         if not ended.outage and probe.found.calm < 1.0:
-            probe.window = 0.0  # found elsewhere, and no quota: it was that of another limit
+            probe.window = 0.0  # found elsewhere, and no quota: the window was another limit's
             probe.shape()
         if not ended.outage or accepted < FEW or elapsed <= 0:
             return
@@ -338,7 +338,7 @@ class AdaptiveLimit:
         if not mostly and not exact:
             return
         if mostly and self._rate_bounds[0] < self._rate_bounds[1]:
-            self.steered = "rate"  # a quota of requests, used up: slots would have come free
+            self.steered = "rate"  # a quota of requests was used up: slots would have become free
         if self.steered == "rate":
             probe.resume(self._before_run)
             self._rest(accepted / elapsed, accepted / elapsed, new=False, early=False)

@@ -1,9 +1,10 @@
-"""Which limit a refusal is blamed on: one on the rate, or one on the requests in flight.
+"""Decides which limit a refusal is blamed on: the rate, or the requests in flight.
 
-The two refuse in different circumstances. A limit of n requests in flight refuses the request that
-would be number n + 1, every time, and accepts none in such company. A limit on the rate refuses in
-any company, but only when the pace was high. So each refusal is compared with the recent starts
-that were accepted: of its company and its pace, the rarer one is to blame.
+The two refuse in different circumstances. The company of a request is the number of requests in
+flight with it. A limit of n requests in flight refuses the request that would be number n + 1,
+every time, and accepts none in such company. A limit on the rate refuses in any company, but only
+when the pace was high. So each refusal is compared with the recent starts that were accepted, by
+its company and by its pace. The rarer of the two is to blame.
 
 Both are ranked by Laplace's rule of succession, and the logarithm of the two ranks' ratio is the
 evidence of this refusal. Evidence adds up over refusals, within bounds.
@@ -17,8 +18,8 @@ from typing import Final
 from msgconv_async.pacing.recent import FEW, LOOK_BACK, RecentStarts, Start
 from msgconv_async.pacing.schedule import Knob
 
-SURE: Final = math.log(LOOK_BACK)  # the most evidence there is: as one clear refusal tells
-DOUBT: Final = -SURE / 2  # the rate is to blame, until a clear refusal tells otherwise
+SURE: Final = math.log(LOOK_BACK)  # the most evidence there is: that of one clear refusal
+DOUBT: Final = -SURE / 2  # the rate is to blame, until a clear refusal shows otherwise
 OWN: Final = 1 / (FEW + 2)  # the highest of a few: our own probes count as no rarer than that
 
 
@@ -43,11 +44,11 @@ class Attribution:
         return "rate" if self._evidence < 0 else "concurrency"
 
     def believe(self, knob: Knob) -> None:
-        """Begin with a suspect that was found another time."""
+        """Begin with a suspect that was found before."""
         self._evidence = DOUBT if knob == "rate" else -DOUBT
 
     def weigh(self, evidence: float) -> None:
-        """Add what one refusal tells."""
+        """Add the evidence of one refusal."""
         self._evidence = min(max(self._evidence + evidence, -SURE), SURE)
 
     def refused_alone(self) -> None:
@@ -63,7 +64,7 @@ def evidence(
 ) -> float:
     """Return how much rarer a refusal's company was than its pace, as a logarithm.
 
-    The pace is how full a bucket would be that is drained as fast as requests were accepted.
+    The pace is the level of a bucket that is drained as fast as requests were accepted.
 
     Args:
         recent: The last starts.
@@ -95,6 +96,6 @@ def evidence(
 
 
 def _rank(value: float, others: list[float] | list[int]) -> float:
-    """Return the share of the others that are higher, by Laplace's rule; of equals, half count."""
+    """Return the share of the others that are higher, by Laplace's rule; equal ones count half."""
     higher = sum((other > value) + 0.5 * (other == value) for other in others)
     return (higher + 1) / (len(others) + 2)

@@ -1,7 +1,8 @@
-"""How many requests at once.
+"""The limit on requests in flight.
 
-What it promises: never more than ``capacity`` in flight; a capacity lowered below what is in flight
-stops starts until enough have finished, and takes nothing away from those that run.
+What it promises: there are never more than ``capacity`` requests in flight. A capacity lowered
+below the number in flight stops new starts until enough requests have finished. It ends none of
+those that run.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ConcurrencyLimit:
         self.in_flight -= 1
 
     def finished(self, seconds: float) -> None:
-        """Free a slot that was held for so long.
+        """Free a slot that was held for this many seconds.
 
         The time feeds the estimate of `eta`, which follows a shorter one at once and a longer one
         slowly: an estimate that errs should err early.
@@ -46,7 +47,7 @@ class ConcurrencyLimit:
         self._held = min(seconds, self._held + 0.1 * (seconds - self._held))
 
     def eta(self, position: int) -> float:
-        """Return seconds until the start at this place, had every slot been held for as long."""
+        """Return seconds until the start at this place, if slots are held as long as before."""
         if (ahead := self.in_flight + position - self.capacity) <= 0:
             return 0.0
         return math.ceil(ahead / self.capacity - 1) * self._held

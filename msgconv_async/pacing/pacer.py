@@ -1,4 +1,4 @@
-"""One account's pace: even starts, so many at once, and what the answers teach about both."""
+"""The pace of one account: evenly spaced starts, limited in number, learnt from the answers."""
 
 import asyncio
 import math
@@ -18,11 +18,11 @@ Ending: TypeAlias = Literal["answered", "throttled", "neutral"]
 
 @dataclass(frozen=True, slots=True)
 class PacerStats:
-    """What a pacer has done and what it now believes: a snapshot.
+    """A snapshot of a pacer: its counts, and the limits that it now allows.
 
     Attributes:
         sent: Requests started.
-        answered: Requests that the service took on, whatever it made of them.
+        answered: Requests that the service accepted, with any answer.
         throttled: Requests that it refused with 429.
         retried: Requests that repeated one that had failed.
         waiting: Requests in the queue.
@@ -30,8 +30,8 @@ class PacerStats:
         rate: Starts per second now allowed.
         concurrency: Requests at once now allowed.
         limited_by: Which of these two follows the service's limit (of two that are fixed: the
-            rate); the other is kept loose, and tells nothing. None while nothing was refused: then
-            both are what is allowed so far.
+            rate). The other one is kept loose, and says nothing about the limit. None while nothing
+            was refused: both are then what is allowed so far.
     """
 
     sent: int
@@ -49,25 +49,25 @@ class Pacer:
     """Tells each request of one account when it may start.
 
     A request starts when it is first in the queue, a slot is free, and the bucket holds a token.
-    How many slots there are, and how many tokens a second, follows from how the service answers:
-    gently at first, and without a number from you. Only a throttled request itself has to wait
-    long; the account's others go on, slower, unless everything is refused. Belongs to the event
-    loop that it is first used in.
+    The number of slots, and of tokens a second, follows from the service's answers: it begins low,
+    and needs no number from you. Only a throttled request itself has to wait long. The other
+    requests of the account go on, slower, unless everything is refused. A pacer belongs to the
+    event loop that it is first used in.
 
     Args:
         rate: Starts per second: a number fixes it, where the limit is known; a pair bounds it.
         concurrency: Requests at once: a number fixes it, a pair bounds it.
 
     Raises:
-        ConfigurationError: A bound is not above 0 (of concurrency: below 1), or the lower one is
-            the higher.
+        ConfigurationError: A bound is not above 0 (of concurrency: below 1), or the lower bound is
+            above the upper one.
 
     Attributes:
         sent: Requests started.
-        answered: Requests that the service took on, whatever it made of them.
+        answered: Requests that the service accepted, with any answer.
         throttled: Requests that it refused with 429.
         retried: Requests that repeated one that had failed; counted by the sender.
-        answered_at: When the last one was answered, by the event loop's clock.
+        answered_at: When the last request was answered, by the event loop's clock.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Pacer:
         return self._schedule.slots.in_flight
 
     def stats(self) -> PacerStats:
-        """Return what it has done and what it now believes."""
+        """Return what the pacer has done and what it now allows."""
         return PacerStats(
             self.sent,
             self.answered,
@@ -132,9 +132,10 @@ class Pacer:
     def eta(self, *, again: bool = False) -> float:
         """Return how many seconds from now a request that queued now would start, or less.
 
-        With `again`, one that was sent before, and comes before those that were not.
-        While nothing was refused, what is not fixed may double with every round trip. So a rate
-        or a concurrency counts once it is fixed, or something was refused; a pause always does.
+        With `again`, it is a request that was sent before, and goes before those that were not.
+        While nothing was refused, a knob that is not fixed may double with every round trip. So a
+        rate or a concurrency counts only if it is fixed, or a request was refused. A pause always
+        counts.
         """
         return self._queue.eta(self._limit.known(), again=again)
 
@@ -148,7 +149,7 @@ class Pacer:
         return self._started(now, None) if self._queue.start_now(now) else None
 
     async def start_in_turn(self, *, again: bool = False) -> Start:
-        """Wait for a turn, before all who had none if `again`; `finish` must follow."""
+        """Wait for a turn, with `again` before requests that had none; `finish` must follow."""
         held_by = await self._queue.acquire(again=again)
         return self._started(asyncio.get_running_loop().time(), held_by)
 
@@ -182,14 +183,14 @@ class Pacer:
     def believe(self, belief: Belief) -> None:
         """Begin from what another pacer of the same account learnt, before the first request."""
         self._limit.believe(belief)
-        # Without a loop, and before there is one: nobody waits yet.
+        # No request waits yet, so this needs no event loop.
         self._schedule = Schedule(
             TokenBucket(self._limit.rate), ConcurrencyLimit(self._limit.concurrency)
         )
         self._queue = Queue(self._schedule)
 
     def open(self) -> None:
-        """Allow what the bounds allow: whoever answers keeps to the account's limit by itself."""
+        """Allow all that the bounds allow: a gateway keeps to the account's limit by itself."""
         self._limit.open()
         now = asyncio.get_running_loop().time()
         self._schedule.follow(self._limit, now, self._queue.replan)
@@ -198,7 +199,7 @@ class Pacer:
 class Turn:
     """One request's turn. Say in it how the service took the request.
 
-    Leaving without a word says nothing about the limit. That is right for failures on the way,
+    Leaving without a call says nothing about the limit. That is right for failures on the way,
     failures of the service, and cancellation.
     """
 
@@ -219,7 +220,7 @@ class Turn:
         self._pacer.finish(self._start, self._outcome, self._retry_after)
 
     def answered(self) -> None:
-        """Say that the service took it on, whatever it made of it."""
+        """Say that the service accepted the request, with any answer."""
         self._outcome = "answered"
 
     def throttled(self, retry_after: float | None) -> None:

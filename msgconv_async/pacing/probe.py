@@ -1,4 +1,4 @@
-"""Where the ceiling of a limit is believed to be, and the curve along which it is probed.
+"""The estimated ceiling of a limit, and the curve along which it is probed.
 
 The value of the steered knob is
 
@@ -9,9 +9,9 @@ that the knob had held back. Below 1 the knob rests just under the ceiling, whic
 more slowly; above 1 it probes, ever faster, until it is refused. The curve is that of CUBIC (RFC
 9438). There the clock is the time; here it is the answers, of which a rest takes 40.
 
-A rest is longer, and the reach shorter, the more often the ceiling was found in the same place:
-that is the `calm`. A limit that fell far below where it once stood is likely to return, so its
-rests stay short until that is forgotten.
+A rest is longer, and the reach shorter, the more often the ceiling was found in the same place. The
+`calm` is the factor. A limit that fell far below an earlier place is likely to return, so its rests
+stay short until that place is forgotten.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import Final, NamedTuple
 from msgconv_async.pacing.recent import FEW, REST, Start
 from msgconv_async.pacing.schedule import Knob
 
-REST_SECONDS: Final = 1.5  # seconds: the least rest, or each of many short windows is probed
-CALMEST: Final = 8.0  # most that rests grow by: a limit that rose is to be found some time
+REST_SECONDS: Final = 1.5  # seconds: the least rest; with less, every short window is probed
+CALMEST: Final = 8.0  # most that rests grow by, so that a limit that rose is found
 REACH: Final = 0.27  # of the curve: at 50/s, 4 % under the ceiling at x = 0, 4 % over at x = 2
 MOVED: Final = 0.3  # a ceiling is another one when it differs by more than this share
-FORGET: Final = 0.04  # of the way down from a ceiling that fell: one that halved, in 20 probes
-LATELY: Final = 4  # refusals that tell how many share the limit: shares change as clients come
+FORGET: Final = 0.04  # share of the way down forgotten a probe: 20 probes for a limit that halved
+LATELY: Final = 4  # refusals that show how many share the limit: shares change as clients come
 LONGEST_WAIT: Final = 30.0  # seconds: the longest pause, and, far below what stood, 40 answers
 
 
 class Found(NamedTuple):
-    """Where a limit was found so far.
+    """The places where a limit was found so far.
 
     Attributes:
-        knob: The one that was steered last; None before the first refusal.
+        knob: The knob that was steered last; None before the first refusal.
         place: Where a probe, or a move of the limit, last found the ceiling.
-        calm: What rests have grown by: 1, 2, 4 or 8, each time it is found in the same place; half
-            before it was found a second time.
+        calm: The factor by which rests have grown: 1, 2, 4 or 8. It doubles when the limit is found
+            in the same place. It is a half until the limit was found a second time.
         stood_rate: The highest rate at which it was found twice, slowly forgotten; 0.0 for none.
         stood_slots: The same of the requests in flight.
     """
@@ -80,7 +80,7 @@ class Probe:
         self.reach = 0.0
         self.window = 0.0
         self._step = 0.0  # what an answer adds to x
-        self._shared = 0.0  # share of refusals that came at rest: by others' probes
+        self._shared = 0.0  # share of refusals that came at rest, from others' probes
         self._judged = 0
 
     def value(self) -> float:
@@ -93,7 +93,7 @@ class Probe:
         self.x += self._step
 
     def refused(self, start: Start, *, early: bool, new: bool) -> None:
-        """Take note of whose probe a refusal was: it tells how many clients share the limit.
+        """Note whose probe caused a refusal: this shows how many clients share the limit.
 
         Args:
             start: The start that was refused; of a few in a row, the first one counts.
@@ -110,7 +110,7 @@ class Probe:
         """Begin a curve, with a rest, under a ceiling that was found.
 
         Args:
-            knob: The one that is steered.
+            knob: The knob that is steered.
             place: Where the limit was found.
             ceiling: The same, within the caller's bounds.
             speed: Answers per second there.
@@ -136,9 +136,9 @@ class Probe:
         self.shape()
 
     def resume(self, before: Found) -> None:
-        """Take up what was found before an outage, which tells nothing about a place.
+        """Go back to what was found before an outage: an outage shows no place of a limit.
 
-        Where the rate was steered, the limit may be found in the same place again.
+        If the rate was steered, the limit may be found in the same place again.
         """
         found = self.found if before.knob != "rate" else before
         self.found = Found("rate", found.place, found.calm, before.stood_rate, before.stood_slots)
@@ -146,11 +146,12 @@ class Probe:
     def shape(self) -> None:
         """Draw the curve, as calm as it is: call it when `window` has changed.
 
-        The reach goes by the square root, so that small clients gain relatively more and the shares
-        of one limit drift together. In the long run, each of n clients meets its own probes in one
-        refusal of n; with n times its seconds, all of them together probe as often as one alone.
-        After an overload few are answered, and 40 of them would take as long as the overload did:
-        so time bounds them where the limit may return, or, twice as long, where none ever stood.
+        The reach grows by the square root, so small clients gain relatively more, and the shares of
+        one limit become equal over time. In the long run, one in n refusals of each of n clients
+        comes from its own probe. With rests n times as long, all clients together probe as often as
+        one alone. After an overload few requests are answered, and 40 answers would take as long as
+        the overload did. So time bounds the rest where the limit may return, and twice that time
+        bounds it where no limit was ever found twice.
         """
         found = self.found
         self.reach = REACH * math.sqrt(self.ceiling) / max(1.0, found.calm)
@@ -165,5 +166,5 @@ class Probe:
 
 
 def _stood(before: float, value: float) -> float:
-    """Return how high a knob got that was found twice; a lower place is slowly believed in."""
+    """Return the highest place that was found twice, moved a little towards a lower new one."""
     return max(value, before + (value - before) * FORGET) if value else before

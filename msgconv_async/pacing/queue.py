@@ -2,13 +2,14 @@
 
 What it promises:
 
-- Callers start in the order in which they called `Queue.acquire`, also where a later one would not
-  have to wait. Callers who come again, after a start that led to nothing, go before all who still
-  wait for their first one, in the order in which they came again.
-- However many wait, one timer runs, set for the instant at which the head of the queue is due. All
-  who are due when it fires are released together: see `schedule`.
-- Cancellation at any point loses nothing. A caller who still waits leaves the queue; a caller who
-  was granted a start but has not resumed gives it back, and the next in the queue has it at once.
+- Callers start in the order in which they called `Queue.acquire`, even if a later one would not
+  have to wait. A caller that calls again, after a start that led to nothing, goes before all
+  callers that wait for their first start. Such callers keep their own order.
+- One timer serves all callers. It is set for the instant at which the head of the queue is due. All
+  callers that are due when it fires are released together: see `schedule`.
+- Cancellation at any point loses nothing. A caller that still waits leaves the queue. A caller that
+  was granted a start but has not resumed gives it back, and the next caller in the queue gets it at
+  once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from msgconv_async.pacing.schedule import Knob, Schedule
 class Queue:
     """Lets its head start as soon as the schedule has a start for it.
 
-    Belongs to the event loop that first waits in it. Not thread-safe.
+    It belongs to the event loop in which a caller first waits. It is not thread-safe.
 
     Args:
         schedule: Gives out the starts, by the event loop's clock. Call `replan` when it changed.
@@ -42,11 +43,11 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """How many stand in the queue now."""
+        """The number of callers in the queue now."""
         return len(self._waiters) + len(self._again)
 
     def start_now(self, now: float) -> bool:
-        """Take a start if nobody is before the caller and one is due; tell whether it was."""
+        """Take a start if the queue is empty and a start is due; tell whether it was taken."""
         if self._waiters or self._again or self._resuming:
             return False
         return self._schedule.start_now(now)
@@ -55,11 +56,11 @@ class Queue:
         """Wait for a start, and take it.
 
         Args:
-            again: Whether the caller started before, and goes before those who did not.
+            again: Whether the caller started before; it then goes before callers that did not.
 
         Returns:
-            What held up the head of the queue last; None for a caller who did not have to wait, or
-            only for the end of a pause.
+            The knob that last held up the head of the queue. None for a caller that did not have to
+            wait, or only for the end of a pause.
         """
         loop = asyncio.get_running_loop()
         if self.start_now(loop.time()):
@@ -84,7 +85,7 @@ class Queue:
         return held_by
 
     def eta(self, knobs: Collection[Knob], *, again: bool = False) -> float:
-        """Return how many seconds from now a start would come if it queued now, or queued again.
+        """Return how many seconds from now a caller would start if it queued now, or queued again.
 
         An estimate on the early side; see `Schedule.eta`.
         """
@@ -93,7 +94,7 @@ class Queue:
         return self._schedule.eta(now, position, knobs)
 
     def replan(self) -> None:
-        """Release all who are due, and set the timer for the next: call it on every change."""
+        """Release all callers that are due, and set the timer. Call it on every change."""
         if not self.waiting and self._timer is None:
             return
         loop = asyncio.get_running_loop()

@@ -1,9 +1,9 @@
-"""The last starts of one account, and what was in flight and accepted among them.
+"""The last starts of one account: the requests in flight and the accepted ones among them.
 
-What was in flight when a request was refused is known exactly, from a server that refuses at once:
-what was in flight when it started, without what had been answered by the time its refusal came
-back, since a refusal takes as long to arrive as the answers of those who had left just then. A
-server that is slow to refuse blurs this.
+If a server refuses at once, the requests in flight at a refusal are known exactly. They are those
+in flight when the refused request started, without those that were answered before its refusal
+arrived, since a refusal takes as long to arrive as an answer that was sent just before it. A server
+that is slow to refuse makes this inexact.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgconv_async.pacing.schedule import Knob
 REST: Final = 40  # answers in a rest: a probe ends after two rests, 1 in 80 is about 1 %
 FEW: Final = 8  # fewer starts than this measure nothing
 LOOK_BACK: Final = 2 * REST  # starts that a refused one is compared with: back to the last probe
-PAST: Final = 120.0  # seconds without a request after which what was before tells nothing
+PAST: Final = 120.0  # seconds without a request after which earlier starts say nothing
 
 
 class Start:
@@ -40,9 +40,9 @@ class Start:
 class RecentStarts:
     """The last 80 to 160 starts and ends, in order.
 
-    After two minutes without a request they are forgotten: an account that is asked now and then,
-    as one that is followed, holds a few. With thousands of such accounts, memory would grow for
-    half a day otherwise.
+    After two minutes without a request they are forgotten. So an account that is asked now and
+    then, such as a followed one, holds few of them. Otherwise memory would grow for half a day with
+    thousands of such accounts.
 
     Attributes:
         seq: Number of the last start: the first is 1.
@@ -70,7 +70,7 @@ class RecentStarts:
         return start
 
     def end(self, now: float) -> None:
-        """Take note that one is over."""
+        """Take note that a request is over."""
         self._ended += 1
         ends = self._ends
         ends.append(now)
@@ -83,7 +83,7 @@ class RecentStarts:
     def demand_paused(self, resumed: float, rate: float) -> bool:
         """Tell whether demand is below the limit, after a start that nothing held back.
 
-        It is if the start before was not held back either. It also is if the limit would have let
+        It is below if the start before was not held back either, or if the limit would have let
         eight more start since then, or since a pause of ours was over.
 
         Args:
@@ -103,9 +103,9 @@ class RecentStarts:
         return FEW / max(self._last[here].at - self._last[here - FEW].at, 0.001)
 
     def speed_before(self, seq: int) -> float:
-        """Return what was accepted per second just before a start; 0.0 if that is not known."""
+        """Return the requests accepted per second just before a start; 0.0 if that is not known."""
         here = self._index(seq)
-        if len(self._last) < self.seq:  # some are forgotten: the oldest that are not tell as much
+        if len(self._last) < self.seq:  # some are forgotten: the oldest of the rest say as much
             here = max(here, 2 * FEW + 1)
         before = self._last[max(0, here - 1 - 2 * FEW) : here]
         if len(before) < FEW:
@@ -114,7 +114,7 @@ class RecentStarts:
         return accepted / max(before[-1].at - before[0].at, 0.001)
 
     def before(self, start: Start) -> list[Start]:
-        """The recent starts before this one, oldest first; none if it is long forgotten itself."""
+        """The recent starts before this one, oldest first; none if this one is forgotten itself."""
         here = self._index(start.seq)
         return self._last[max(0, here - LOOK_BACK) : max(0, here)]
 
@@ -133,8 +133,8 @@ class RecentStarts:
     def company(self, refused: Start, now: float) -> int:
         """Return the requests in flight when one was refused, itself included.
 
-        A refusal that arrives so late that all of them are over tells only how many there were when
-        it started.
+        If a refusal arrives so late that all of them are over, only their number at its start is
+        known.
 
         Args:
             refused: The start that was refused.

@@ -2,9 +2,9 @@
 
 One refusal, or two, is the limit's answer to a probe. Three starts refused in a row mean that
 everything is refused: a quota for a long time is used up, or the service is in trouble. Then
-nothing starts until the time is over that the server asked for; where it asked for none, a third of
-the time since the first refusal. After that one start goes first, alone, and tells whether it is
-over.
+nothing starts until the time that the server asked for is over. If the server asked for none, it is
+a third of the time since the first refusal. After that one start goes first, alone, and shows
+whether the outage is over.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Ended(NamedTuple):
 
     Attributes:
         outage: Whether everything was refused.
-        seconds: From the first start that was refused to the one that was answered.
-        turned: When the limit let requests through again, about: halfway between the last refusal
+        seconds: From the first start that was refused to the start that was answered.
+        turned: About when the limit let requests through again: halfway between the last refusal
             (or the end of its Retry-After) and the start that was answered.
     """
 
@@ -36,10 +36,10 @@ class Ended(NamedTuple):
 
 
 class Refusals:
-    """The run of refusals that goes on, if there is one.
+    """The present run of refusals, if there is one.
 
     Attributes:
-        count: Starts refused in a row; 0 if the last outcome to tell was an answer.
+        count: Starts refused in a row; 0 if the last outcome that counts was an answer.
         first: The first of them.
         last: The last of them; also that of the run before.
     """
@@ -72,7 +72,8 @@ class Refusals:
             retry_after: Seconds that the server asked for, or 0.0.
 
         Returns:
-            Until when nothing should start, in monotonic seconds; -inf if this is no outage.
+            The instant before which nothing should start, in monotonic seconds; -inf if this is no
+            outage.
         """
         if start.seq > self.last.seq:
             self.last, self._until = start, start.at
@@ -84,14 +85,14 @@ class Refusals:
         self.count = max(1, self.last.seq - self.first.seq + 1)
         if self.count < OUTAGE:
             return -math.inf
-        self._head_start = min(2.0 * (now - start.at), REST_SECONDS)  # refused, it takes half of it
+        self._head_start = min(2.0 * (now - start.at), REST_SECONDS)  # a refusal takes half of it
         wait = retry_after or min((now - self.first.at) / OUTAGE, LONGEST_WAIT)
         return now + wait
 
     def take_head_start(self) -> float:
         """Return the seconds by which a start goes before all others; 0.0 unless it is the first.
 
-        The first after an outage takes it, and nobody after that.
+        The first start after an outage takes them, and no later start does.
         """
         seconds, self._head_start = self._head_start, 0.0
         return seconds

@@ -1,12 +1,11 @@
-"""When the next request may start: a token, a free slot and no pause, as plain arithmetic.
+"""Computes when the next request may start: when there is a token, a free slot and no pause.
 
-What it promises: the starts that are due by an instant are given out one by one, each as of its own
-due instant, so that a wake-up which comes late costs no rate. A wake-up later than `CATCH_UP` is
-not made good: what was missed beyond it is forgone, and a stalled event loop ends in a short burst,
-not in a long one.
+What it promises: the starts that are due by an instant are given out one by one, each with its own
+due instant. So a late wake-up costs no rate. If a wake-up is later than `CATCH_UP`, the starts
+missed beyond that are lost: a stalled event loop ends in a short burst, not in a long one.
 
-It is told the time, waits for nothing and knows nobody who waits: `queue.Queue` does, and so does
-the simulation in the tests.
+The caller passes the time. This module waits for nothing and knows no callers that wait:
+`queue.Queue` does, and so does the simulation in the tests.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.token_bucket import TokenBucket
 
 Knob = Literal["rate", "concurrency"]
-"""What can hold a request back: starts per second, or requests in flight."""
+"""A limit that can hold a request back: starts per second, or requests in flight."""
 
 CATCH_UP = 0.025
-"""Seconds of lateness that a release makes good. Long enough for a timer's grid and for the pauses
-of a busy loop, short enough that at 40 starts a second it is a single one."""
+"""Seconds of lateness that a release makes good. That is long enough for a timer's grid and for the
+pauses of a busy loop. It is short enough that at 40 starts a second it is a single start."""
 
 
 class Allowance(Protocol):
-    """What is allowed now: `AdaptiveLimit` says it."""
+    """The limits that now hold, as `AdaptiveLimit` gives them."""
 
     @property
     def rate(self) -> float:
@@ -53,10 +52,10 @@ class Schedule:
         bucket: As given.
         slots: As given.
         paused_until: Nothing starts before this instant.
-        due: When the next of those who wait starts; infinite if that takes an event, not time, or
-            if nobody waits.
-        held_by: What the head of the queue last had to wait for; None for nothing, or only for the
-            end of a pause. Set it to None when somebody comes first in an empty queue.
+        due: When the next waiting caller starts; infinite if that takes an event, not time, or if
+            no caller waits.
+        held_by: The knob that the head of the queue last had to wait for; None for no knob, or only
+            for the end of a pause. Set it to None when a caller comes first in an empty queue.
     """
 
     __slots__ = ("_at", "bucket", "due", "held_by", "paused_until", "slots")
@@ -70,7 +69,7 @@ class Schedule:
         self._at = -math.inf  # the instant up to which starts were given out
 
     def start_now(self, now: float) -> bool:
-        """Take a token and a slot, if a start is possible now; tell whether it was."""
+        """Take a token and a slot, if a start is possible now; tell whether they were taken."""
         slots, bucket = self.slots, self.bucket
         if now < self.paused_until or slots.full or bucket.delay(now) > 0:
             return False
@@ -79,12 +78,12 @@ class Schedule:
         return True
 
     def wake(self, now: float) -> None:
-        """Begin to give out what is due by now; `start_due` follows, once for each who waits."""
+        """Begin to give out the starts due by now; `start_due` follows for each waiting caller."""
         self._at = min(now, max(self.due, now - CATCH_UP))
         self.due = math.inf
 
     def start_due(self, now: float) -> bool:
-        """Take a token and a slot for the next who waits, if it is due by now; else set `due`."""
+        """Take a token and a slot for the next waiting caller, if due by now; else set `due`."""
         if self.slots.full:
             self.held_by = "concurrency"
             return False
@@ -109,9 +108,9 @@ class Schedule:
         """Allow what a limit now allows, from now on.
 
         Args:
-            limit: Says what.
+            limit: The limits to allow.
             now: The present instant.
-            release: Lets all start who are due: those who are due by now are due at the old rate.
+            release: Starts all callers that are due. Those due by now are due at the old rate.
         """
         self.slots.capacity = limit.concurrency
         self.paused_until = limit.paused_until
@@ -126,7 +125,7 @@ class Schedule:
         Args:
             now: The present instant.
             position: The place; the first is 1.
-            knobs: Those that will stay as they are; the others do not count, a pause does.
+            knobs: The knobs that will stay as they are. The others do not count; a pause does.
         """
         wait = max(0.0, self.paused_until - now)
         if "rate" in knobs:

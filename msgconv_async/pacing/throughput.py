@@ -1,10 +1,10 @@
-"""What a limit let through, measured between moments at which it was known to be full.
+"""Measures what a limit let through, between moments at which it was known to be full.
 
 A bucket that refuses is full. Until it refuses again it lets through exactly its rate. So the count
 starts at a full moment (the first answer after refusals), and at the next refusal the starts
 accepted since, divided by the time, are the rate of the bucket.
 
-It is only a measurement if demand did not pause in between, for then the bucket ran empty.
+This is a measurement only if demand did not pause in between: in a pause, the bucket runs empty.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from msgconv_async.pacing.recent import FEW, Start
 
 
 class Throughput:
-    """Counts what was accepted since a mark.
+    """Counts the requests accepted since a mark.
 
     Attributes:
-        seq: Number of the start at the mark: earlier ones tell nothing any more.
+        seq: Number of the start at the mark: earlier ones say nothing any more.
         at: When the mark was, in monotonic seconds.
         full: Whether the mark was a full moment, and demand did not pause since.
         after_outage: Whether the mark is the end of an outage, or the first start of all.
@@ -50,12 +50,12 @@ class Throughput:
     def ceiling(self, refused: Start, speed: float) -> float:
         """Return the rate of a limit that just refused, in starts per second.
 
-        Where the limit moved since the mark, what was accepted is half the truth, and the speed
-        just before is the other half.
+        If the limit moved since the mark, the result is the mean of what was accepted and of the
+        speed just before.
 
         Args:
             refused: The start that was refused.
-            speed: What is taken for the rate where nothing was measured.
+            speed: The rate to assume where nothing was measured.
         """
         accepted = self.accepted(refused)
         if not self.full or accepted < FEW:

@@ -14,7 +14,7 @@ seen as a schedule, the generic cell rate algorithm of ITU-T I.371).
 from __future__ import annotations
 
 _ALMOST = 1e-9
-"""Tokens: the rounding in a sum of many small gains must not cost a start a tick of the timer."""
+"""Tokens: rounding in a sum of many small gains must not delay a start by a timer's tick."""
 
 
 class TokenBucket:
@@ -55,7 +55,7 @@ class TokenBucket:
         return max(0.0, position - self._level) / self.rate
 
     def change(self, now: float, rate: float) -> None:
-        """Set the rate from ``now`` on: what was gained until then was gained at the old one."""
+        """Set the rate from ``now`` on: earlier tokens were gained at the old rate."""
         self._settle(now)
         self.rate = rate
 

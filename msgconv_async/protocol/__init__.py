@@ -1,1 +1,1 @@
-"""What the API says: the query, the buckets, the report. No I/O, no clock, no asyncio."""
+"""The API's documents: the query, the buckets, the report. No I/O, no clock, no asyncio."""

@@ -1,7 +1,7 @@
-"""Five-minute arithmetic: which time an answer really covers.
+"""Five-minute arithmetic: computes which time an answer really covers.
 
-The service collects events into five-minute buckets and answers from whole buckets only, so what
-comes back starts on a five-minute edge at or before the asked start, and its intervals end on
+The service collects events into five-minute buckets and answers from whole buckets only. So an
+answer starts on a five-minute edge at or before the asked start, and its intervals end on
 five-minute edges (API page: introduction, and the notes to ``timestamp``). All times are UTC.
 """
 
@@ -30,13 +30,13 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """What an answer covers: its time frame widened to whole buckets, cut at the asking instant.
+    """The time of an answer: its time frame widened to whole buckets, cut at the asking instant.
 
     Attributes:
         start: Where the earliest bucket starts.
         end: The instant of asking: data after it did not exist yet.
         intervals: The intervals, oldest first; they tile the time from ``start`` to the end of the
-            bucket that holds ``end``. Without an interval size, one that spans it all.
+            bucket that holds ``end``. Without an interval size, there is one that spans it all.
     """
 
     start: datetime
@@ -55,7 +55,7 @@ def ceil(instant: datetime) -> datetime:
 
 
 def window(at: datetime, timeframe: int, interval: int | None = None) -> Window:
-    """Work out what the service covers when it is asked at a given instant.
+    """Compute the time that the service covers when it is asked at a given instant.
 
     Interval edges are counted back from the end in steps of ``interval``, each rounded up to five
     minutes; the earliest interval is what remains, so it may be shorter or, where the interval is

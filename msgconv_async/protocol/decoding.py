@@ -1,15 +1,15 @@
-"""From the bytes of a response to a report, or to an error that says what is wrong and where.
+"""Decodes the bytes of a response into a report, or an error that says what is wrong and where.
 
 Almost every answer takes the short way: one decoder whose types know exactly the names that the
 service sends (`wire`), as fast as the format allows. One that has new members besides is nearly as
-fast when these were learnt (`new_members`). Any other answer takes the long way: the document is
-cut into its sections and intervals, and each of these is decoded by the same types where it can be.
-Otherwise the long way's own types decode it: they skip members that they do not know, accept the
-API page's second spelling of a name, and read what other writers of JSON put for a number
-(``21.0`` for a count, ``"NaN"`` for no value). What even they refuse costs its own interval.
+fast when these were learnt (`new_members`). Any other answer takes the long way. The document is
+cut into its sections and intervals, and each of these is decoded by the same types if possible.
+Otherwise the long way's own types decode it: they skip unknown members, accept the API page's
+second spelling of a name, and read the numbers of other JSON writers (``21.0`` for a count,
+``"NaN"`` for no value). If they refuse it as well, only its own interval is lost.
 
-An answer is bounded before it is built: intervals by the longest time frame, ids by 64 bits,
-objects by the size of the body. Members that nobody knows are skipped and never built.
+The size of an answer is limited before its objects are built: intervals by the longest time frame,
+ids by 64 bits, objects by the size of the body. Unknown members are skipped and never built.
 """
 
 from __future__ import annotations
@@ -54,32 +54,32 @@ from msgconv_async.protocol.wire import (
 )
 
 FREE = 1024 * 1024
-"""Bytes up to which an answer may hold whatever it likes: that makes 40 MiB of values at most."""
+"""Bytes up to which an answer may hold anything: that makes 40 MiB of values at most."""
 
 OBJECT_BYTES = 100
-"""Bytes of a larger answer for each of its objects and arrays. The twelve metrics take some 500,
-and skills and intervals without data never less than this for each of their objects. An answer of
-more objects is made to exhaust its reader's memory."""
+"""The least bytes of a larger answer for each of its objects and arrays. The twelve metrics take
+some 500 bytes. Skills and intervals without data never take less than this for each of their
+objects. An answer with more objects is made to exhaust its reader's memory."""
 
 _WINDOW = 16 * 1024
 _WINDOWS = 64
-"""Bytes that are looked at together, and how many times at least. Of an answer a sixteenth is."""
+"""Bytes of one sample, and the least number of samples. They cover a sixteenth of an answer."""
 
 _SURVEYED = 1024 * 1024
-"""Bytes of an answer in which unknown names are looked for one by one, and of a part in which the
-place of a misfit is."""
+"""The most bytes of an answer that are searched for unknown names, and of a part that are searched
+for the value that does not fit."""
 
 _MOST_UNKNOWN = 20
-"""Unknown names that are told of one part of an answer."""
+"""The most unknown names that are reported of one part of an answer."""
 
 OnUnknown: TypeAlias = Callable[[str], None]
 
 
 _NOTHING, _NULL = Raw(), Raw(b"null")
-"""What stands in the place of a part that did not come, and of one that was left empty."""
+"""The values for a part that is absent, and for a part that is null."""
 
 
-# -- The long way: what else may stand there ------------------------------------------------------
+# -- The long way: the other forms that are understood --------------------------------------------
 
 
 _SECTIONS = {
@@ -91,9 +91,9 @@ _SECTIONS = {
 
 
 def _tolerant(kind: Any, **types: Any) -> Any:
-    """Return a struct like this one that skips what it does not know.
+    """Return a struct like this one that skips unknown members.
 
-    Its members may be null. After them it has those whose names the API page spells another way.
+    Its members may be null. After them come the members that the API page spells another way.
     """
     usual = {name: wire for name, wire in names(kind).items() if name in types}
     other = {
@@ -119,7 +119,7 @@ def _by_id(kind: Any) -> Any:
 
 
 _COUNTS: Final = 8
-"""Of the twelve metrics the first so many are counts and times, the others averages."""
+"""The first so many of the twelve metrics are counts and times, the others are averages."""
 
 _AnyMetrics = _tolerant(
     ConversationMetrics,
@@ -203,9 +203,9 @@ def _sections(told: Any) -> Sections:
 
 
 def _says_something(part: Raw, spelling: str) -> bool:
-    """Tell whether a section is empty, or has a member that is known.
+    """Tell whether a section is empty, or has a known member.
 
-    One that has others only, such as an error, is no section.
+    A part that has only other members, such as an error, is no section.
     """
     members = _split(part)
     return not members or not members.keys().isdisjoint(_members(_members(Sections)[spelling]))
@@ -254,7 +254,7 @@ _NEW = NewMembers()
 
 
 class _Told(NamedTuple):
-    """What a document says of one interval, and at which place of its list."""
+    """One interval as a document has it, and its place in the list."""
 
     place: int
     timestamp: int
@@ -286,8 +286,8 @@ def decode_report(
         query: The question it answers. The answer must then have what was asked for: each section,
             in each interval and over the whole time frame, and every interval. The query also tells
             where each interval starts, since the service sends only ends. Without it, an interval
-            is taken to start where the one before it ends, and the earliest to hold just the one
-            bucket that it surely holds.
+            is assumed to start at the end of the one before it, and the earliest to hold just the
+            one bucket that it surely holds.
         at: The instant of asking by the server's clock (its ``Date`` header), aware.
         on_unknown: Called with the place of a member that was left out, such as
             ``"$.metricsTotals.newMetric"``, for each kind of member at least once.
@@ -297,7 +297,8 @@ def decode_report(
 
     Raises:
         UnexpectedResponse: The body is not JSON, a known member has the wrong type, something that
-            was asked for is absent, or the intervals are not those of the question; says where.
+            was asked for is absent, or the intervals are not those of the question. The error says
+            where.
         ConfigurationError: ``at`` is naive, or an argument is of another type.
     """
     if query is not None:
@@ -332,26 +333,26 @@ def decode_intervals(
     at: datetime | None = None,
     on_unknown: OnUnknown | None = None,
 ) -> tuple[Interval | Unreadable, ...]:
-    """Decode the intervals of a response body, each for itself.
+    """Decode the intervals of a response body, each on its own.
 
     Args:
         body: As `decode_report` takes it.
         query: The question it answers, with an interval.
-        at: See there.
-        on_unknown: See there.
+        at: As `decode_report` takes it.
+        on_unknown: As `decode_report` takes it.
 
     Returns:
-        The intervals, oldest first and without a hole: where one was left out, or cannot be taken,
-        stands an `Unreadable`. The answer may begin later than the question asked.
+        The intervals, oldest first and without a hole. An `Unreadable` stands for an interval that
+        was left out or cannot be taken. The answer may begin later than the question asked.
 
     Raises:
         UnexpectedResponse: There are no intervals, or they are not those of any answer to the
-            question; says where.
+            question. The error says where.
     """
     intervals = _in_order(_read(body, on_unknown).intervals, query, at)
     if not intervals:
         raise _absent("metricsByIntervals", "$")
-    if intervals[0].start < EPOCH:  # near the year 1 there is no room for arithmetic
+    if intervals[0].start < EPOCH:  # near the year 1, arithmetic overflows
         raise UnexpectedResponse(
             "the intervals lie before the year 1970", where="$.metricsByIntervals"
         )
@@ -406,15 +407,15 @@ def _read_with_new_members(body: bytes, on_unknown: OnUnknown | None) -> _Read |
 def _is_flood(body: bytes) -> bool:
     """Tell whether a large answer has more objects and arrays than metrics of its size could have.
 
-    To count all of them takes half as long as to decode the answer, so a sample is looked at. It is
-    drawn by chance, as whoever made the answer must not know where.
+    Counting all of them takes half as long as decoding the answer, so only samples are counted.
+    Their places are random, since the sender of the answer must not know them.
     """
     size = len(body)
     if size <= FREE:
         return False
     parts, windows = 0, max(_WINDOWS, size // 16 // _WINDOW)
     for _ in range(windows):
-        start = random.randrange(size - _WINDOW)  # noqa: S311 - a guess helps nobody much
+        start = random.randrange(size - _WINDOW)  # noqa: S311 - a guess helps a sender little
         window = body[start : start + _WINDOW]
         parts += window.count(b"{") + window.count(b"[")
     return parts > windows * _WINDOW // OBJECT_BYTES
@@ -423,7 +424,7 @@ def _is_flood(body: bytes) -> bool:
 def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
     try:
         outline = _OUTLINE.decode(body)
-        _check_utf8(body)  # what is skipped is not decoded
+        _check_utf8(body)  # skipped parts are not decoded
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `")
         raise UnexpectedResponse(what, where=path.rstrip("`") or "$") from None
@@ -451,7 +452,7 @@ def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
             try:
                 timestamp, told = _STAMP.decode(part).timestamp, error
             except msgspec.ValidationError:
-                raise error from None  # nobody can tell which interval it is
+                raise error from None  # it is unknown which interval it is
         intervals.append(_Told(place, timestamp, told))
     return _Read(whole, intervals)
 
@@ -499,12 +500,12 @@ def _misfit(part: Raw, kind: Any, path: str, error: msgspec.ValidationError) -> 
 
 
 class _Survey:
-    """Tells the unknown members of an answer, of a map's values those of the first alone.
+    """Reports the unknown members of an answer. Of a map, it looks at the first value only.
 
     Args:
-        on_unknown: Called with the place of each.
-        error: Why the answer could not be decoded the short way. It names the first, if that is
-            the reason: so one is told of however large an answer is.
+        on_unknown: Called with the place of each unknown member.
+        error: Why the answer could not be decoded the short way. If an unknown member is the
+            reason, the error names the first one. So one is reported even of the largest answer.
     """
 
     def __init__(self, on_unknown: OnUnknown | None, error: msgspec.ValidationError) -> None:
@@ -514,7 +515,7 @@ class _Survey:
             self._tell(f"{first['path'] or '$'}.{shown(first['name'])}")
 
     def unknown_in(self, part: Raw, kind: Any, path: str) -> None:
-        """Tell those of one part, as long as not too much was searched."""
+        """Report the unknown members of one part, unless too much was searched already."""
         size = memoryview(part).nbytes
         if size <= self._left:
             self._left -= size
@@ -588,9 +589,9 @@ def _in_order(
 ) -> tuple[Interval | Unreadable, ...]:
     """Put the intervals in order and give each its start, from ends alone.
 
-    There are ``timeframe / interval + 1`` intervals, the newest still open and the earliest cut to
-    one bucket, a whole time frame before the newest; or, asked on a bucket's edge, exactly
-    ``timeframe / interval``, all of them whole.
+    There are ``timeframe / interval + 1`` intervals. The newest is still open, and the earliest is
+    cut to one bucket, a whole time frame before the newest. If the question came on a bucket's
+    edge, there are exactly ``timeframe / interval``, all of them whole.
     """
     if not told:
         return ()
@@ -636,7 +637,7 @@ def _in_order(
 def _by_end(
     told: list[_Told], query: ConversationQuery | None
 ) -> dict[datetime, Sections | UnexpectedResponse]:
-    """Return what was told of each interval by its end, each once."""
+    """Return the content of each interval by its end, each once."""
     by_end: dict[datetime, Sections | UnexpectedResponse] = {}
     for place, timestamp, sections in told:
         path = f"$.metricsByIntervals[{place}]"
@@ -670,7 +671,7 @@ def _same(one: Sections | UnexpectedResponse, other: Sections | UnexpectedRespon
 def _asked_for(
     sections: Sections | UnexpectedResponse, query: ConversationQuery | None, path: str
 ) -> Sections | UnexpectedResponse:
-    """Return the sections, or the error that one which was asked for is absent."""
+    """Return the sections, or the error that a section that was asked for is absent."""
     if query is None or isinstance(sections, UnexpectedResponse):
         return sections
     if query.skill_ids is not None and sections.skills is None:
@@ -696,7 +697,7 @@ def _beyond_the_calendar() -> UnexpectedResponse:
 
 
 def _check_utf8(body: bytes) -> None:
-    """Raise UnicodeDecodeError for what is no UTF-8, without a copy of the whole."""
+    """Raise UnicodeDecodeError if the body is not UTF-8, without a copy of all of it."""
     if body.isascii():  # most are, and this is many times as fast
         return
     decoder = codecs.getincrementaldecoder("utf-8")()

@@ -16,7 +16,7 @@ import msgspec
 from msgconv_async.errors import InvalidQuery
 
 Ids = int | str | Iterable[int | str]
-"""What may be given for ids: ``"all"``, one id, or any iterable of ids."""
+"""The forms in which ids may be given: ``"all"``, one id, or any iterable of ids."""
 
 MAX_TIMEFRAME = 1440
 """Minutes: the service keeps 24 hours (API page, ``timeframe``)."""
@@ -31,7 +31,7 @@ _ID = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What goes on the wire, before credentials: a method, a URL already encoded, and a body."""
+    """A request before it has credentials: a method, an encoded URL, and a body."""
 
     method: Literal["GET", "POST"]
     url: str
@@ -40,7 +40,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ConversationQuery:
-    """One question to the Messaging Conversation method, valid from the moment it exists.
+    """One question to the Messaging Conversation method. It is checked when it is made.
 
     Ids may be ``"all"``, one id, or any iterable of ids; an id is a 64-bit integer (the API's
     "long") or its decimal digits as a string. Repeated ids are kept once, in their first place.
@@ -57,7 +57,8 @@ class ConversationQuery:
         version: The API's ``v``.
 
     Raises:
-        InvalidQuery: The server would refuse this; names the parameter, the value and the rule.
+        InvalidQuery: The server would refuse the query. It names the parameter, the value and the
+            rule.
     """
 
     timeframe: int

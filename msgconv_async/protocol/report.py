@@ -1,4 +1,4 @@
-"""What comes back: the response as typed, immutable values."""
+"""The response as typed, immutable values."""
 
 from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
@@ -44,7 +44,7 @@ class ConversationMetrics(
 
     Counts are conversations. Handling times are read as milliseconds: the API page names no unit,
     and LivePerson's own demo dashboard divides them by 1000 to get seconds. "CCP" is the agent's
-    side (the contact-centre person). Totals may not add up, and negative numbers are numbers: the
+    side (the contact-centre person). Totals may not add up, and numbers may be negative: the
     server's figures are never corrected.
     """
 
@@ -144,8 +144,8 @@ class Unreadable(msgspec.Struct, frozen=True):
 
     Attributes:
         start: As `Interval` has it.
-        end: See there.
-        complete: See there.
+        end: As `Interval` has it.
+        complete: As `Interval` has it.
         error: What is wrong, and where in the document.
     """
 
@@ -178,8 +178,8 @@ class ConversationReport(msgspec.Struct, frozen=True):
     def window(self) -> Window | None:
         """The time really covered: wider than asked for, since answers are of whole buckets.
 
-        The intervals tell it by the server's own clock. Without intervals it is worked out from
-        the query and the instant of asking, and None if one of them is not known.
+        It follows from the intervals, by the server's own clock. Without intervals, it follows from
+        the query and the instant of asking, and is None if one of them is not known.
         """
         if self.intervals:
             spans = tuple(

@@ -24,7 +24,7 @@ _Cell = list[int]
 
 _Bucket = dict[tuple[int, int, int | None], _Cell]
 _Cells = defaultdict[int, defaultdict[int, list[_Cell]]]
-"""What has to be summed, by skill and agent."""
+"""The cells to sum, by skill and agent."""
 
 _BUCKET_MS = 300_000
 _PLACE = {"CCP": 0, "consumer": 1, "system": 2}
@@ -33,18 +33,18 @@ _FLOAT = struct.Struct("f")
 # Below this, every integer is a 32-bit float.
 _EVERY_INTEGER = 2**24
 
-# Below this, seven digits never tell more apart than 32 bits do, so fewer would give the same.
+# Below this, seven digits distinguish no more numbers than 32 bits do.
 _COARSE = 2**33
 _FEWEST_DIGITS = (".7g", ".8g")
 _ANY_DIGITS = tuple(f".{digits}g" for digits in range(1, 9))
 
 _ACCOUNTS_KEPT = 64
 _BUCKETS_KEPT = 600
-"""Of one account; the longest time frame covers 289."""
+"""Closed buckets that are kept of one account; the longest time frame covers 289."""
 
 
 class Aggregates:
-    """Answers questions from a source of events, and keeps the closed buckets it worked out.
+    """Answers questions from a source of events, and keeps the closed buckets it computed.
 
     Args:
         source: Where the events come from. It is never asked about the future.
@@ -55,7 +55,7 @@ class Aggregates:
         self._kept: OrderedDict[str, dict[int, _Bucket]] = OrderedDict()
 
     def forget(self, account_id: str) -> None:
-        """Work out an account's closed buckets anew: something was added to them."""
+        """Forget an account's closed buckets, since events were added to them."""
         self._kept.pop(account_id, None)
 
     def answer(self, account_id: str, parameters: Parameters, at: datetime) -> bytes:
@@ -113,7 +113,7 @@ class Aggregates:
 
 
 def shortest_float32(value: float) -> float:
-    """Return a number that prints as the 32-bit float nearest to a value does, in fewest digits.
+    """Return the number with the fewest digits that prints like the nearest 32-bit float.
 
     That is how the service prints an average: 426 / 21 as 20.285715 (API page, response body).
     """
@@ -146,7 +146,7 @@ def _gather(cells: _Cells, buckets: Iterable[_Bucket], groups: Ids) -> None:
 def _sections(cells: _Cells, parameters: Parameters) -> dict[str, Any]:
     """Sum cells into the sections asked for.
 
-    The skill section lists every agent of a skill, whichever agents were asked for (API page,
+    The skill section lists every agent of a skill, even if other agents were asked for (API page,
     example), and the agent section counts an agent's conversations of every skill.
     """
     sums = {

@@ -1,4 +1,4 @@
-"""The routes: metrics, Domain API, tokens, login. Whatever is refused comes with a reason."""
+"""The routes: metrics, Domain API, tokens, login. Every refusal comes with a reason."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from msgconv_async.sandbox.throttle import Throttle, Throttled
 Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 """Answers a request in place of the sandbox, or returns None to leave it to the sandbox.
 
-It sees every request first, whatever it asks. Raising `ConnectionError` in it drops the connection
-without an answer.
+It sees every request first. Raising `ConnectionError` in it drops the connection without an answer.
 """
 
 _SERVICES = ("agentVep", "leDataReporting", "sentinel")
@@ -34,14 +33,14 @@ _SESSION_COOKIE = "Session_id"
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _TOO_MANY = 429
 _LARGEST_FORM = 64 * 1024
-"""Bytes of a login and its like, which are some hundred."""
+"""The most bytes of a login or a similar request. Such requests take some hundred bytes."""
 _LARGEST_QUESTION = 1024 * 1024
-"""Bytes of a question: some fifty thousand ids."""
+"""The most bytes of a question: some fifty thousand ids."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class RetryAfter(msgspec.Struct, frozen=True):
-    """What a 429 says about when to come back: seconds, sent as such or as a date."""
+    """The wait that a 429 asks for: seconds, sent as a number or as a date."""
 
     seconds: float
     as_date: bool
@@ -60,10 +59,10 @@ class Service:
     """The API of some accounts, without a socket.
 
     Attributes:
-        fault: What may answer a request in place of the sandbox, or None.
+        fault: A function that may answer a request in place of the sandbox, or None.
         failures: The statuses to answer the next metrics requests with, by account; under None,
             those of any account.
-        requests: How many metrics requests came, by account, whatever became of them.
+        requests: How many metrics requests came, by account, refused ones included.
         throttled: How many of them a limit refused, by account.
         tokens: How many tokens were given out, logins included, by account.
     """
@@ -147,7 +146,7 @@ class Service:
             return _refusal(refusal.status, refusal.reason, {"Allow": allow} if allow else {})
 
     def _come_back(self) -> dict[str, str]:
-        """The header of a 429, if the sandbox is to send one."""
+        """The header of a 429, if the sandbox sends one."""
         wait = self._retry_after
         return {"Retry-After": wait.header(self._clock())} if wait else {}
 
@@ -248,7 +247,7 @@ def _session_response(session: Session) -> web.Response:
 
 
 async def _body(request: web.Request, most: int = _LARGEST_FORM) -> bytes:
-    """Read a body, and no more of it than there may be."""
+    """Read a body, up to the allowed number of bytes."""
     body = bytearray()
     try:
         async for piece in request.content.iter_any():

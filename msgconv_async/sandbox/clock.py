@@ -12,7 +12,7 @@ class Clock:
     """Tells the time by the running event loop, so that on a virtual-time loop it is virtual too.
 
     Args:
-        start: What it shows when it is first asked, aware; None for the real time of day.
+        start: The time that it shows when it is first asked, aware; None for the real time of day.
 
     Raises:
         ConfigurationError: ``start`` is naive.

@@ -1,4 +1,4 @@
-"""Who is let in: tokens, sessions and signed requests, each good for one account until it expires.
+"""Access: tokens, sessions and signed requests, each for one account until it expires.
 
 Every account accepts the same credentials, those named here. The forms are LivePerson's: Sentinel's
 OAuth 2.0 client credentials, the Login Service API's user login, and OAuth 1.0 (RFC 5849).
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 class Grant(msgspec.Struct):
-    """What a bearer stands for: one account, until it expires."""
+    """The rights of a bearer: one account, until it expires."""
 
     account_id: str
     expires: datetime
@@ -58,11 +58,11 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class CredentialStore:
-    """Gives out bearers and checks what requests bring.
+    """Gives out bearers and checks the credentials of requests.
 
     Args:
         clock: The sandbox's time, by which bearers expire.
-        token_lifetime: How long an OAuth 2.0 token is good for.
+        token_lifetime: How long an OAuth 2.0 token is valid.
     """
 
     def __init__(self, clock: Callable[[], datetime], token_lifetime: timedelta) -> None:
@@ -76,7 +76,7 @@ class CredentialStore:
         """Return a new token for the form of a client credentials request.
 
         Raises:
-            MalformedRequest: It asks for another kind of grant.
+            MalformedRequest: The form asks for another kind of grant.
             Refused: The client id or its secret is wrong.
         """
         if form.get("grant_type") != "client_credentials":
@@ -122,10 +122,10 @@ class CredentialStore:
         del self._grants[session.bearer], self._sessions[session.id]
 
     def check(self, account_id: str, method: str, url: str, authorization: str) -> None:
-        """Let a request in by its Authorization header: a bearer, or an OAuth 1.0 signature.
+        """Check the Authorization header of a request: a bearer, or an OAuth 1.0 signature.
 
         Raises:
-            Refused: It must not be let in.
+            Refused: The header gives no access.
         """
         kind, _, value = authorization.partition(" ")
         match kind.lower():

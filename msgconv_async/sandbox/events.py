@@ -1,8 +1,8 @@
 """Resolved conversations, synthetic or from a file: what really happened on an account.
 
 A source of them is any callable ``(account_id, start, end)`` that returns the conversations of an
-account resolved from ``start`` up to but not including ``end``, both aware datetimes. What it
-returned once for a stretch of time it must return again, since closed buckets never change.
+account resolved from ``start`` up to but not including ``end``, both aware datetimes. For the same
+stretch of time it must always return the same, since closed buckets never change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.buckets import EPOCH
 
 ResolvedBy = Literal["CCP", "consumer", "system"]
-"""Who marked a conversation as resolved: the agent's side, the consumer, or a timeout."""
+"""The side that marked a conversation as resolved: the agent's side, the consumer, or a timeout."""
 
 UNASSIGNED = -1
 """The skill of a conversation that was never assigned to one."""
@@ -38,7 +38,7 @@ _RESOLVED_AT = attrgetter("resolved_at")
 _WAVE = [1.1 - math.cos((hour - 2) / 12 * math.pi) for hour in range(24)]
 _RHYTHM = [hour / sum(_WAVE) for hour in _WAVE]
 
-# Medians of 8 and 6 minutes, and of an hour where nobody answered any more.
+# Medians of 8 and 6 minutes, and of an hour where no side answered any more.
 _RESOLVERS: list[tuple[ResolvedBy, float]] = [
     ("CCP", math.log(480_000)),
     ("consumer", math.log(360_000)),
@@ -60,7 +60,7 @@ class Conversation(msgspec.Struct, frozen=True):
         account: The account id.
         resolved_at: When it was resolved, aware; in a file ISO 8601 with its offset, or epoch
             milliseconds.
-        agent: The id of the agent who had it.
+        agent: The id of its agent.
         resolved_by: ``"CCP"``, ``"consumer"`` or ``"system"``.
         handling_time_ms: Milliseconds.
         skill: The id of its skill; -1, "unassigned", where a file leaves it out.
@@ -81,13 +81,13 @@ Source = Callable[[str, datetime, datetime], Iterable[Conversation]]
 
 
 class Synthetic:
-    """Invented conversations, the same for the same settings, account and hour, whoever asks when.
+    """Invented conversations, always the same for the same settings, account and hour.
 
     Arrivals follow the hours of a day (UTC) and are fewer at weekends; handling times have a long
-    tail (lognormal). Nothing is kept but the latest few hours asked for.
+    tail (lognormal). Only the latest few hours asked for are kept.
 
     Args:
-        seed: Another seed, other conversations.
+        seed: Another seed makes other conversations.
         skills: How many skills, one of them -1.
         agents: How many agents, each with one group and some of the skills.
         groups: How many agent groups.
@@ -145,7 +145,7 @@ class Synthetic:
         staff = self._staff(account_id)
         weekday = 0.5 if hour.weekday() >= _SATURDAY else 1.0
         expected = self._per_day * weekday * _RHYTHM[hour.hour] * random.uniform(0.85, 1.15)
-        # An expectation below one must still happen now and then.
+        # An expected number below one must still give a conversation now and then.
         count = math.floor(expected + random.random())
         resolvers = random.choices(_RESOLVERS, cum_weights=_RESOLVER_WEIGHTS, k=count)
         conversations = []
@@ -166,13 +166,13 @@ class Synthetic:
 
 
 class Recorded:
-    """Conversations that were given: read from a file, or made by a test.
+    """Given conversations: read from a file, or made by a test.
 
     Args:
         conversations: In any order, of any number of accounts.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no conversation.
     """
 
     def __init__(self, conversations: Iterable[Conversation]) -> None:
@@ -186,11 +186,11 @@ class Recorded:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Recorded:
-        """Read a file of conversations: one JSON object a line, blank lines passed over.
+        """Read a file of conversations: one JSON object a line, blank lines are skipped.
 
         Raises:
             ConfigurationError: The file cannot be read or holds no conversation, or a line is not
-                one; says which line.
+                one. The error names the line.
         """
         try:
             lines = Path(path).read_bytes().splitlines()
@@ -205,7 +205,7 @@ class Recorded:
 
     @property
     def last(self) -> datetime:
-        """When the last of all was resolved."""
+        """When the last conversation was resolved."""
         return max(ordered[-1].resolved_at for ordered in self._accounts.values())
 
     def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:

@@ -35,7 +35,7 @@ class MalformedRequest(Exception):
 
 
 class Parameters(msgspec.Struct, frozen=True):
-    """What a request asks of one account.
+    """The question of a request about one account.
 
     Attributes:
         timeframe: Minutes.
@@ -56,7 +56,7 @@ class Parameters(msgspec.Struct, frozen=True):
         """Read the parameters of a query string or of a JSON object; unknown ones are ignored.
 
         Raises:
-            MalformedRequest: A parameter is missing or wrong; says which, and what would be right.
+            MalformedRequest: A parameter is missing or wrong. The error names it and a right value.
         """
         if _number(parameters, "v") != 1:
             raise MalformedRequest("v must be 1: it is required, and there is no other version")
@@ -76,7 +76,7 @@ class Parameters(msgspec.Struct, frozen=True):
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel"):
-    """The parameters that there are; others are skipped, however many."""
+    """The known parameters; any number of others is skipped."""
 
     v: msgspec.Raw = msgspec.Raw()
     timeframe: msgspec.Raw = msgspec.Raw()
@@ -94,7 +94,7 @@ def parameters(body: bytes) -> dict[str, str | int | None]:
     """Read the parameters of a question that comes as a JSON object.
 
     Raises:
-        MalformedRequest: It is none, or a value is neither a string nor a whole number.
+        MalformedRequest: It is no JSON object, or a value is neither a string nor a whole number.
     """
     try:
         given = _BODY.decode(body)

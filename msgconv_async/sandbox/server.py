@@ -1,4 +1,4 @@
-"""The sandbox as a whole: settings checked, a server started and stopped."""
+"""The sandbox as a whole: it checks its settings, and starts and stops its server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST_PORT = 65_535
 # Enough for every account of a fleet to connect at once.
 _BACKLOG = 1024
 
-# What is still in flight when the sandbox is left gets this long to end, then is cancelled.
+# Requests in flight when the sandbox is left get this long to end, and are then cancelled.
 _GRACE = 0.1
 
 
@@ -56,25 +56,27 @@ class Sandbox:
 
     Args:
         accounts: How many, numbered from 10000001; recorded conversations bring their own instead.
-        seed: Another seed, other synthetic conversations.
-        events: What was resolved: the path of a file (`Conversation` tells its format) or any
-            source, such as a `Recorded`, or a `Synthetic` of other sizes; None for a `Synthetic`.
-        clock: Tells the sandbox's time, aware; None for a `Clock`, which starts at the real time,
+        seed: Another seed makes other synthetic conversations.
+        events: The resolved conversations: the path of a file (`Conversation` shows its format) or
+            any source, such as a `Recorded`, or a `Synthetic` of other sizes; None for a
+            `Synthetic`.
+        clock: Returns the sandbox's time, aware; None for a `Clock`, which starts at the real time,
             or, for recorded conversations, as soon as the last of them is in a closed bucket.
         concurrency: Metrics requests of one account at once, or None for no limit.
         rate: Metrics requests of one account per second, or None for no limit.
         burst: Requests that may come ahead of the rate; any more are refused.
         latency: Seconds that an answer to a metrics request takes at least.
-        retry_after: Seconds that a 429 asks to wait (Retry-After), or None to leave that open.
-        retry_after_date: Say so as an HTTP date.
-        token_lifetime: Seconds that an OAuth 2.0 token is good for.
-        fault: What may answer a request in place of the sandbox; can be changed at any time.
+        retry_after: Seconds that a 429 asks to wait (Retry-After), or None for no such header.
+        retry_after_date: Send the wait as an HTTP date.
+        token_lifetime: Seconds that an OAuth 2.0 token is valid.
+        fault: A function that may answer a request in place of the sandbox; can be changed at any
+            time.
         host: The address to listen on.
         port: The port to listen on, or 0 for a free one.
 
     Raises:
-        ConfigurationError: A setting cannot work; says which and why. On entering: the port is
-            taken.
+        ConfigurationError: A setting cannot work; the error says which and why. On entering: the
+            port is taken.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class Sandbox:
 
     async def __aenter__(self) -> Self:
         checks.aware("clock: the time that it tells", self._clock())
-        # Cancelling the handler of a client that went away is what gives its slot back.
+        # Cancelling the handler of a client that went away gives its slot back.
         runner = web.AppRunner(
             self._service.application(),
             access_log=None,
@@ -170,7 +172,7 @@ class Sandbox:
 
     @property
     def url(self) -> str:
-        """Where it listens, such as ``"http://127.0.0.1:8080"``: the origin of every service.
+        """The address that it listens on, such as ``"http://127.0.0.1:8080"``, for every service.
 
         Raises:
             RuntimeError: It has not been entered, or was left.
@@ -191,7 +193,7 @@ class Sandbox:
 
     @property
     def requests(self) -> Counter[str]:
-        """How many metrics requests came, by account, whatever became of them."""
+        """How many metrics requests came, by account, refused ones included."""
         return self._service.requests
 
     @property
@@ -206,7 +208,7 @@ class Sandbox:
 
     @property
     def fault(self) -> Fault | None:
-        """What may answer a request in place of the sandbox."""
+        """A function that may answer a request in place of the sandbox."""
         return self._service.fault
 
     @fault.setter
@@ -216,29 +218,29 @@ class Sandbox:
     def fail_next(
         self, times: int = 1, *, status: int = 503, account_id: str | None = None
     ) -> None:
-        """Answer the next metrics requests with a status, whatever they ask and bring.
+        """Answer the next metrics requests with a status, for any question and any credentials.
 
         A 429 asks to come back when the sandbox's ``retry_after`` says.
 
         Args:
             times: How many requests.
             status: The HTTP status.
-            account_id: Of this account only; None for whichever come.
+            account_id: Only requests of this account; None for any account.
 
         Raises:
-            ConfigurationError: ``times`` is not 1 or more, the status is none of a failure, or the
-                account is none of the sandbox's.
+            ConfigurationError: ``times`` is not 1 or more, the status is no failure, or the sandbox
+                has no such account.
         """
         checks.whole("times", times, 1)
         checks.whole("status", status, 400, 599)  # a failure's: RFC 9110, section 15
         if account_id is not None and account_id not in self._account_ids:
-            raise ConfigurationError(f"account_id={account_id!r} is none of the sandbox's")
+            raise ConfigurationError(f"account_id={account_id!r}: the sandbox has no such account")
         self._service.failures[account_id].extend([status] * times)
 
     def add(self, *conversations: Conversation) -> None:
         """Add conversations to those of the source, whenever they were resolved.
 
-        So events come late: a bucket that had been closed tells of them from now on.
+        So events come late: a bucket that had been closed shows them from now on.
 
         Raises:
             ConfigurationError: One is of an account that the sandbox does not have.
@@ -257,7 +259,7 @@ class Sandbox:
         Args:
             account_id: One of `account_ids`.
             start: The first instant, aware.
-            end: The first instant no longer counted, aware; the future is never told.
+            end: The first instant no longer counted, aware; the future is never returned.
 
         Returns:
             The conversations, straight from the source, in no particular order.
@@ -274,6 +276,6 @@ class Sandbox:
 
 
 async def _stop(runner: web.AppRunner) -> None:
-    # Also where a cancelled scope is what leaves the sandbox; it takes no longer than the grace.
+    # Shielded, since a cancelled scope may leave the sandbox; it takes no longer than the grace.
     with anyio.CancelScope(shield=True):
         await runner.cleanup()

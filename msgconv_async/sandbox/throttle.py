@@ -1,9 +1,9 @@
 """The limits that answer 429: requests at once, and requests per second.
 
 The service limits concurrent requests (API page, note on rate limiting) and publishes no figures.
-The rate is a leaky bucket as in nginx's limit_req: what an account asks fills it by one a request,
-it drains at the rate, and a request that finds more than the burst in it is refused. A refused
-request costs nothing: it takes no slot and leaves the bucket as it was.
+The rate is a leaky bucket as in nginx's limit_req: each request of an account adds one to it, and
+it drains at the rate. A request that finds more than the burst in it is refused. A refused request
+costs nothing: it takes no slot and leaves the bucket as it was.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Arrivals spaced exactly at the rate must pass, whatever the last digit of the sums.
+# Arrivals spaced exactly at the rate must pass, in spite of rounding in the sums.
 _TOLERANCE = 1e-6
 
 

@@ -1,1 +1,1 @@
-"""Being let in: accounts and their credentials, logins, and the hosts that serve an account."""
+"""Access: accounts and their credentials, logins, and the hosts that serve an account."""

@@ -1,4 +1,4 @@
-"""Whom to ask about, and how to be let in."""
+"""An account: its id, its credentials and its host."""
 
 import re
 from dataclasses import KW_ONLY, dataclass
@@ -12,7 +12,7 @@ _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One LivePerson account: an id, its credentials, and where it lives if that is known.
+    """One LivePerson account: an id, its credentials, and its host if that is known.
 
     It pickles, secrets included, for process pools. No other serialiser writes it.
 
@@ -20,11 +20,11 @@ class Account:
         id: The account (site) id, such as ``"12345678"``.
         credentials: `ClientCredentials`, `UserLogin`, `BearerToken` or `ApiKey`.
         host: The host of its ``leDataReporting`` service, such as ``"va.data.example.net"`` or
-            ``"va.data.example.net:8443"``. None, the default, asks the Domain API, once and again
+            ``"va.data.example.net:8443"``. None, the default, asks the Domain API once, and again
             when that host stops serving the account.
 
     Raises:
-        ConfigurationError: The id or the host could not stand in a URL as they are.
+        ConfigurationError: The id or the host cannot stand in a URL as it is.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""The accounts file: which accounts, and how each is let in. TOML, and without a secret.
+"""The accounts file: the accounts and their credentials. It is TOML, and holds no secret.
 
     [credentials.main]
     kind = "client"
@@ -60,14 +60,14 @@ def read_accounts(
 
     Args:
         path: The file.
-        environment: Where the secrets are.
+        environment: The environment variables that hold the secrets.
 
     Returns:
         Its accounts, in the order of the file.
 
     Raises:
-        ConfigurationError: The file cannot be read, or there is a mistake in it: says which, and
-            in which line, without showing what may be a secret.
+        ConfigurationError: The file cannot be read or has a mistake. The message names the mistake
+            and its line, and shows nothing that may be a secret.
     """
     checks.instance("path", path, str | os.PathLike, "the path of a file")
     try:
@@ -87,8 +87,8 @@ def read_secret(variable: str, environment: Mapping[str, str] = os.environ) -> s
     """Return the secret that an environment variable holds; None if there is none.
 
     Raises:
-        ConfigurationError: It ends in a line end, as what was read from a file often does: the
-            service would refuse it, and nobody sees why.
+        ConfigurationError: The secret ends in a line end, as text from a file often does. The
+            service would refuse it without saying why.
     """
     secret = environment.get(variable)
     if secret and secret[-1] in "\r\n":
@@ -99,7 +99,7 @@ def read_secret(variable: str, environment: Mapping[str, str] = os.environ) -> s
 
 
 class _File:
-    """A file being read; it knows where to point at."""
+    """A file being read; it knows the line of each mistake."""
 
     def __init__(self, name: str, text: str, environment: Mapping[str, str]) -> None:
         self._name = name
@@ -207,7 +207,7 @@ class _File:
         raise ConfigurationError(f"{self._name}, line {self._line(path)}: {why}") from None
 
     def _line(self, path: KeyPath) -> int:
-        """Find the line of a table or key or, where it has none, of what it belongs to."""
+        """Find the line of a table or key; if it has none, the line of the table that holds it."""
         found = lines(self._text)
         while path and path not in found:
             path = path[:-1]

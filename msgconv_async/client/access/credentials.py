@@ -1,4 +1,4 @@
-"""The four ways of being let in, and what each looks like on the wire.
+"""The four kinds of credentials, and what each looks like on the wire.
 
 LivePerson's documentation: Sentinel's OAuth 2.0 client credentials, the Login Service API for
 users, and OAuth 1.0 API keys (RFC 5849, HMAC-SHA1), which LivePerson ended on 2026-05-31 and which
@@ -28,14 +28,14 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """What a login yields.
+    """The result of a login.
 
     Attributes:
         bearer: Stands in the Authorization header.
-        lifetime: Seconds until it expires; infinity where that was not told: then it is used until
-            a request is refused.
-        csrf: Goes with `cookies` into a refresh or a logout; empty where there is neither.
-        cookies: The session's.
+        lifetime: Seconds until it expires. Infinity where the service did not say: it is then used
+            until a request is refused.
+        csrf: Sent with `cookies` in a refresh or a logout; empty for a login that has neither.
+        cookies: The cookies of the session.
     """
 
     bearer: str
@@ -50,15 +50,16 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 class _Kept:
     """What all credentials have in common: values that do not change, and that are not shown.
 
-    They are no dataclasses, since msgspec, orjson and others write those out, secrets and all, as
-    part of whatever holds them. `pickle` and `copy` work, for process pools: so a pickle does hold
-    the secret. Whatever writes text by way of pickle's second protocol (PyYAML does) is refused.
+    They are no dataclasses: msgspec, orjson and others write a dataclass out, with its secrets, as
+    part of the object that holds it. `pickle` and `copy` work, for process pools, so a pickle holds
+    the secret. A library that writes text by way of pickle's second protocol (as PyYAML does) is
+    refused.
     """
 
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]]
     _shown: ClassVar[tuple[str, ...]] = ()
-    """Which of the values are no secrets."""
+    """The names of the values that are no secrets."""
     values_of: ClassVar[Callable[[Any], Any]]
     """Reads all of them. Each request hashes its account several times."""
 
@@ -115,15 +116,15 @@ class _Kept:
 
 
 class RequestCredentials(_Kept):
-    """Credentials from which each request's headers follow, without asking anyone.
+    """Credentials that give the headers of each request without a login.
 
-    Not an ABC, nor is the other kind: each request asks which of them it has to do with.
+    Neither this class nor `LoginCredentials` is an ABC: each request asks which of them it has.
     """
 
     __slots__ = ()
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         raise NotImplementedError
 
     def headers(self, request: HttpRequest) -> dict[str, str]:
@@ -137,10 +138,10 @@ class LoginCredentials(_Kept):
     __slots__ = ()
 
     service: ClassVar[str]
-    """Which one."""
+    """The name of that service."""
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         raise NotImplementedError
 
     def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
@@ -148,10 +149,10 @@ class LoginCredentials(_Kept):
         raise NotImplementedError
 
     def parse(self, answer: Answer, account_id: str) -> Login:
-        """Read the answer to it.
+        """Read the answer to the login request.
 
         Raises:
-            UnexpectedResponse: It is not the document described.
+            UnexpectedResponse: The answer is not the document that LivePerson describes.
         """
         raise NotImplementedError
 
@@ -179,7 +180,7 @@ class ClientCredentials(LoginCredentials):
         self._set(client_id=client_id, client_secret=client_secret)
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         return (self.client_secret,)
 
     def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
@@ -206,8 +207,8 @@ class ClientCredentials(LoginCredentials):
 class UserLogin(LoginCredentials):
     """A user's name and password, traded at the agent login service for a session.
 
-    The session is kept alive while its account is asked at least every twenty minutes, and logged
-    out after that, when it is replaced, or on the close of the `ConversationSession`.
+    The session is kept alive while its account is asked at least every twenty minutes. It is logged
+    out after that, when it is replaced, or when the `ConversationSession` closes.
 
     Args:
         username: The login name.
@@ -229,7 +230,7 @@ class UserLogin(LoginCredentials):
         self._set(username=username, password=password)
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         return (self.password,)
 
     def login(self, origin: str, account_id: str) -> tuple[HttpRequest, Mapping[str, str]]:
@@ -256,7 +257,7 @@ class BearerToken(RequestCredentials):
         token: The token, without the word "Bearer".
 
     Raises:
-        ConfigurationError: It is empty, or holds what cannot stand in a header.
+        ConfigurationError: It is empty, or holds a character that cannot stand in a header.
     """
 
     __slots__ = ("token",)
@@ -273,7 +274,7 @@ class BearerToken(RequestCredentials):
         self._set(token=token)
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         return (self.token,)
 
     def headers(self, request: HttpRequest) -> dict[str, str]:  # noqa: ARG002
@@ -320,7 +321,7 @@ class ApiKey(RequestCredentials):
             ) from None
 
     def secrets(self) -> tuple[str, ...]:
-        """Return what must never be shown."""
+        """Return the values that must never be shown."""
         return (self.app_secret, self.access_token, self.access_token_secret)
 
     def headers(self, request: HttpRequest) -> dict[str, str]:
@@ -350,10 +351,10 @@ class ApiKey(RequestCredentials):
 
 
 Credentials = RequestCredentials | LoginCredentials
-"""How an account is let in: one of the four classes above.
+"""The credentials of an account: one of the four classes above.
 
-Hashable, quiet about secrets, and refused by whatever writes JSON, MessagePack or YAML. They
-pickle, for process pools: a pickle of an account holds its secrets.
+They are hashable, show no secret, and cannot be written as JSON, MessagePack or YAML. They pickle,
+for process pools: a pickle of an account holds its secrets.
 """
 
 
@@ -363,7 +364,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 _Number: TypeAlias = float | str | None
-"""As services send one: bare, in a string, or null."""
+"""A number as services send it: bare, in a string, or null."""
 
 
 class _Token(msgspec.Struct):
@@ -389,7 +390,7 @@ def _decoded(decoder: msgspec.json.Decoder[_D], answer: Answer, account_id: str)
 
 
 def _lifetime(told: _Number, name: str, account_id: str) -> float:
-    """Return how long a login lives, in the unit it was told in; infinity if it was not.
+    """Return the lifetime of a login, in the unit of the answer; infinity if it has none.
 
     Null, 0 and less tell nothing: a bearer that was given out is meant to be used.
     """

@@ -1,4 +1,4 @@
-"""Where a service lives: one origin for all of them, or what the Domain API says.
+"""The origin of a service: one for all services, or the one that the Domain API names.
 
 LivePerson's Domain API: ``GET https://api.liveperson.net/api/account/{account}/service/{service}/
 baseURI.json?version=1.0`` answers ``{"service": ..., "account": ..., "baseURI": "va.data..."}``.
@@ -48,10 +48,10 @@ LOOK_AGAIN = 60.0
 """Seconds at least between two look-ups of one account's service because its host failed."""
 
 LOOK_AGAIN_WITHIN = 5.0
-"""Seconds that such a look-up may take: while the Domain API is down, the known host goes on."""
+"""Seconds that such a look-up may take: while the Domain API is down, the known host is used."""
 
 _GONE = frozenset({401, 404, 410, 421, 503})
-"""What a host may answer for an account that lives elsewhere by now; redirects besides."""
+"""Statuses that a host may answer for an account that has moved; redirects count as well."""
 _REDIRECTS = range(300, 400)
 
 _LOG = logging.getLogger("msgconv_async")
@@ -73,14 +73,14 @@ _BASE_URI = msgspec.json.Decoder(_BaseUri)
 class Domains:
     """Finds the origin of an account's services; the Domain API is asked once for each.
 
-    An account may move to another data centre. A host that stops serving it is looked up again, no
-    oftener than `LOOK_AGAIN` allows, and goes on being used unless the answer differs.
+    An account may move to another data centre. A host that stops serving the account is looked up
+    again, no more often than `LOOK_AGAIN` allows. It stays in use unless the answer names another.
 
     Args:
-        exchanges: Asks.
+        exchanges: Makes the requests.
         policy: When to ask again.
-        quota: Pays for that.
-        origin: Where every service lives, if they all live in one place.
+        quota: Pays for retries.
+        origin: The origin of all services, if they share one.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Domains:
         """Return the origin, such as ``"https://va.data.example.net"``, of a service.
 
         Args:
-            account_id: Whose.
+            account_id: The account.
             service: One of the names above.
-            host: Where it lives, if the caller knows.
+            host: The host of the service, if the caller knows it.
 
         Returns:
             The origin; None if it has to be asked for.
@@ -136,18 +136,18 @@ class Domains:
         *,
         host: str | None = None,
     ) -> str | None:
-        """Tell where a service lives now, if that is why a request to it failed.
+        """Return the new origin of a service, if a move is why a request to it failed.
 
         Args:
-            account_id: Whose.
+            account_id: The account.
             service: One of the names above.
-            origin: Where the request went.
+            origin: The origin that the request went to.
             failure: How it failed.
-            deadline: The caller's.
-            host: Where it lives, if the caller said so: that is never looked up.
+            deadline: The caller's deadline.
+            host: The host of the service, if the caller gave one: that is never looked up.
 
         Returns:
-            The origin, which is another; None if it is the same, or the Domain API does not say.
+            The new origin; None if it is the same, or the Domain API gives none.
         """
         if self._origin is not None or host is not None or not _may_have_moved(failure):
             return None
@@ -165,7 +165,7 @@ class Domains:
                     key, lambda until: self._ask(account_id, service, until), deadline
                 )
         except (ApiError, ConnectionFailed, UnexpectedResponse, TimeoutError) as error:
-            _LOG.info("account %s: %s goes on being asked; %r", account_id, origin, error)
+            _LOG.info("account %s: %s is still asked; %r", account_id, origin, error)
             return None
         if (new := self._learn(key, found)) == origin:
             return None
@@ -191,10 +191,10 @@ def _may_have_moved(failure: Failed) -> bool:
 
 
 def check_host(host: object, what: str) -> None:
-    """Refuse whatever is not a bare host name with an optional port.
+    """Refuse a value that is not a bare host name with an optional port.
 
     Raises:
-        ConfigurationError: A path, userinfo, a scheme, a control character, or no name at all.
+        ConfigurationError: It has a path, userinfo, a scheme or a control character, or no name.
     """
     if not _is_host(host):
         raise ConfigurationError(
@@ -206,8 +206,8 @@ def check_host(host: object, what: str) -> None:
 def parse_base_uri(body: bytes, account_id: str) -> str:
     """Return the host that a Domain API answer names.
 
-    What it names will be sent credentials, so it must be a bare host name with an optional port,
-    and no address: a forged answer is not to lead into the network that this runs in.
+    Credentials are sent to that host, so it must be a bare host name with an optional port, and no
+    address. A forged answer must not lead into the network of this machine.
 
     Raises:
         UnexpectedResponse: It is not, or the answer is not the document described.
@@ -303,7 +303,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _showable(given: object) -> str:
-    """What may be shown of a URL or a host: no password before an @, no token after a ?."""
+    """Return a URL or a host fit to show: no password before an @, no token after a ?."""
     if not isinstance(given, str):
         return repr(given)
     shown = re.sub(r"^(\w+:/*)?.*@", r"\1…@", given, flags=re.DOTALL)

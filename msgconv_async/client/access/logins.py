@@ -1,4 +1,4 @@
-"""Logins, each made once for all who wait for it, renewed in time, and ended on close."""
+"""Logins: one for all callers that wait for it, renewed in time, and ended on close."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from msgconv_async.errors import ApiError, ConnectionFailed, MsgConvError
 from msgconv_async.protocol.query import HttpRequest
 
 RENEW_BEFORE = 60.0
-"""Seconds before its end from which a login is renewed, or a tenth of its lifetime if that is less:
-a request may wait its turn for so long and still arrive with a valid bearer."""
+"""A login is renewed from this many seconds before its end on, or from a tenth of its lifetime if
+that is less. A request may wait its turn for so long and still arrive with a valid bearer."""
 
 AT_LEAST = 1.0
-"""Seconds for which a login is used, however soon it expires: the call that it was made for has its
-turn by then, and need not log in twice."""
+"""A login is used for at least this many seconds, even if it expires sooner: the call that made it
+has its turn by then, and need not log in twice."""
 
 REFRESH_EVERY = 240.0
 """Seconds between refreshes of a user's session; the Login Service API asks for every 3 to 5
 minutes."""
 
 UNUSED_FOR = 1200.0
-"""Seconds after which the session of a user whose account nobody asked any more is logged out
-rather than refreshed: four rounds of `follow`, so that neither a round that failed nor a job every
-quarter of an hour costs a login."""
+"""Seconds. A user's session is logged out, and not refreshed, when its account was not asked for so
+long. That is four rounds of `follow`, so neither a round that failed nor a job every quarter of an
+hour costs a login."""
 
 LOGOUT_WITHIN = 0.5
 """Seconds that a logout may take, so that an unreachable service holds nothing up."""
 
 SWEEP = 1000
-"""Logins from which on those that have expired are looked for."""
+"""From this number of logins on, expired ones are looked for."""
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -82,10 +82,10 @@ class Logins:
     """Holds the current login of each account.
 
     Args:
-        exchanges: Asks.
+        exchanges: Makes the requests.
         policy: When to ask again.
-        quota: Pays for that.
-        domains: Tells where.
+        quota: Pays for retries.
+        domains: Knows the origins to log in at.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Logins:
         self._logouts: set[asyncio.Task[None]] = set()
 
     def at_hand(self, account: Account) -> RequestCredentials | None:
-        """Return what signs the account's requests; None if it has to log in first."""
+        """Return what signs the account's requests; None if the account has to log in first."""
         credentials = account.credentials
         if isinstance(credentials, RequestCredentials):
             return credentials
@@ -122,14 +122,14 @@ class Logins:
         )
 
     def refused(self, account: Account, signer: RequestCredentials) -> bool:
-        """Take note that what this one signed was answered 401; tell if a new login may help."""
+        """Note a 401 for a request that `signer` signed; tell whether a new login may help."""
         held = self._held.get(account)
         if held is not None and held.signer is signer:
             self._drop(account)
         return signer is not account.credentials
 
     async def close(self) -> None:
-        """End every user's session, as far as that is quickly done."""
+        """End every user's session, as far as that can be done quickly."""
         await self._flights.close()
         for account in list(self._held):
             self._drop(account)
@@ -138,7 +138,7 @@ class Logins:
 
     async def _log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
         credentials = account.credentials
-        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - nobody else has to
+        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - only these log in
         service = credentials.service
         before = self._held.get(account)
         known = self._domains.known(account.id, service)
@@ -180,7 +180,7 @@ class Logins:
         else:
             held = _Held(login, asked_at)
         if self._held.get(account) is not before and (signer := self.at_hand(account)) is not None:
-            self._end(account, held)  # one that was begun later was quicker, and is in use
+            self._end(account, held)  # a login that was begun later was quicker, and is in use
             return signer
         self._drop(account)
         self._held[account] = held
@@ -188,7 +188,7 @@ class Logins:
         return held.signer
 
     def _sweep(self) -> None:
-        """Forget tokens that have expired, each time that as many again are held."""
+        """Forget expired tokens, each time that the number of logins has doubled."""
         if len(self._held) < self._sweep_at:
             return
         now = asyncio.get_running_loop().time()
@@ -217,7 +217,7 @@ class Logins:
             held.renewed(held.login, loop.time())
 
     def _drop(self, account: Account) -> None:
-        """Hold an account's login no longer."""
+        """Forget an account's login, and end it."""
         if (held := self._held.pop(account, None)) is not None:
             self._end(account, held)
 

@@ -1,8 +1,8 @@
-"""In which line of a TOML document each table and key stands, in one pass over it.
+"""Finds the line of each table and key of a TOML document, in one pass over it.
 
-``tomllib`` keeps no lines. This reads a document that it has accepted, so it need not look for
-mistakes: only for headers, keys, and where each value ends (TOML 1.0: keys may be dotted and
-quoted; inline tables and arrays nest; strings come in four kinds).
+``tomllib`` keeps no lines. This module reads a document that ``tomllib`` has accepted, so it does
+not look for mistakes, only for headers, keys, and where each value ends (TOML 1.0: keys may be
+dotted and quoted; inline tables and arrays nest; strings come in four kinds).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class _Reading:
 
     def _pair(self, table: KeyPath) -> None:
         """Read a key and its value, with all that nests in it, however deep."""
-        # A container that is open: the path of what is in it, and the number of the next element,
-        # which is None for a table.
+        # An open container: the path of its contents, and the number of the next element, which is
+        # None for a table.
         opened: list[tuple[KeyPath, int | None]] = []
         self._value(self._named(table), opened)
         while opened:
@@ -149,7 +149,7 @@ class _Reading:
         return self._place
 
     def _note(self, path: KeyPath) -> KeyPath:
-        """Take note of the line that is being read, for what comes for the first time."""
+        """Note the line that is being read for a path, if the path is new."""
         self._line += self._text.count("\n", self._counted, self._place)
         self._counted = self._place
         self._found.setdefault(path, self._line)

@@ -1,1 +1,1 @@
-"""One HTTP exchange: its time, its retries, who shares it, and what of it may be seen."""
+"""One HTTP exchange: its time limit, its retries, its callers, and how secrets are removed."""

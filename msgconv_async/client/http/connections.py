@@ -1,9 +1,9 @@
 """The connections under an exchange: which of them may be used, and when a request is sent again.
 
-HTTP/1.1 pairs answers with questions by their order alone (RFC 9112, section 9.3). So whatever
-arrives on a connection that nobody has asked on would be taken for the answer to the next question,
-which may be about another account. aiohttp's pool does not look (aio-libs/aiohttp, class
-``BaseConnector``); this module does.
+HTTP/1.1 pairs answers with questions by their order alone (RFC 9112, section 9.3). So bytes that
+arrive on an idle connection would be taken for the answer to the next question, which may be about
+another account. aiohttp's pool does not look for them (aio-libs/aiohttp, class ``BaseConnector``);
+this module does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from aiohttp.hdrs import COOKIE, METH_GET, SET_COOKIE
 from aiohttp.tracing import Trace
 
 IDLE = 1.0
-"""Seconds: no server that keeps connections at all gives one up that was idle for less."""
+"""Seconds. A server that keeps connections open closes none that was idle for less."""
 
 _REQUEST_TIMEOUT = 408
 
@@ -42,16 +42,16 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Attempts:
-    """Sends one request, again where that is safe: a middleware for one call of an aiohttp session.
+    """A middleware for one call of an aiohttp session: sends a request, again where that is safe.
 
     It works with any connector, so a session that is not the library's own has most of what
     `Connector` gives: an answer that nobody asked for is dropped with its connection. It also keeps
     the session's cookie jar out, which would carry one account's cookies to another.
 
     aiohttp repeats a GET once by itself when its connection broke, on new connections as well, and
-    has no setting for it (aio-libs/aiohttp#10790). Here only a connection that was idle for a while
-    excuses a repeat, since the server may have been closing it already (RFC 9112, section 9.3.1).
-    On any other the service has failed.
+    has no setting for it (aio-libs/aiohttp#10790). This class repeats a request only if its
+    connection was idle for a while, since the server may have been closing it already (RFC 9112,
+    section 9.3.1). If any other connection breaks, the service has failed.
 
     Args:
         used: When the connections that carried a request before became idle, by the loop's clock.
@@ -91,8 +91,8 @@ class Attempts:
                     self._only_new = True
                     continue
                 raise BrokenConnectionError(error) from None
-            # A proxy says 408 to a connection that was idle for too long, and the request may have
-            # crossed that on its way (RFC 9110, section 15.5.9).
+            # A proxy sends 408 on a connection that was idle for too long. The request may have
+            # been on its way at that moment (RFC 9110, section 15.5.9).
             if response.status == _REQUEST_TIMEOUT and self._kept and not self._only_new:
                 self._only_new = True
                 response.close()
@@ -128,10 +128,10 @@ class Attempts:
 
 
 class BrokenConnectionError(aiohttp.ClientConnectionError):
-    """The connection broke before an answer's head had come, in a form that aiohttp won't repeat.
+    """The connection broke before the head of an answer came. aiohttp does not repeat this error.
 
     Args:
-        error: What aiohttp raised.
+        error: The error that aiohttp raised.
     """
 
     def __init__(self, error: aiohttp.ClientError) -> None:
@@ -145,12 +145,12 @@ class _NotUsableError(aiohttp.ClientError):
 
 def _is_clean(protocol: ResponseHandler) -> bool:
     """Tell whether a connection is new, or nothing came on it since its last answer was whole."""
-    parser = protocol._parser  # noqa: SLF001 - nothing public tells of half a head
+    parser = protocol._parser  # noqa: SLF001 - no public name shows half a head
     if parser is None:
         return True
     try:
         begun = parser.feed_eof()  # what aiohttp itself asks when a connection ends
-    except Exception:  # noqa: BLE001 - whatever it objects to was not asked for
+    except Exception:  # noqa: BLE001 - bytes that it refuses were not asked for
         return False
     return begun is None and not protocol.should_close
 

@@ -1,8 +1,8 @@
-"""What must be over by an instant: the calls under way, and the exchanges that they make.
+"""Time limits of the calls under way, and of the exchanges that they make.
 
-What `asyncio.timeout` does for one block, this does for as many as run at the same time, with one
-timer for them all: most end long before their time, and each then costs an entry in a set. What is
-broken off is cancelled, and ends when its task has cleaned up.
+`asyncio.timeout` serves one block. This module serves all blocks that run at the same time, with
+one timer: most of them end long before their limit, and each then costs an entry in a set. A block
+that is broken off is cancelled, and ends when its task has cleaned up.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Deadline(Protocol):
         """Seconds that the call was given, or infinity."""
 
     def failed(self, error: MsgConvError) -> None:
-        """Take note of a try that failed, to be named should the time run out."""
+        """Note a try that failed. The error names it if the time runs out."""
 
     def sent(self, at: float | None) -> None:
-        """Take note of when the request that is now under way was sent; None: there is none."""
+        """Note when the request that is now under way was sent; None: there is none."""
 
 
 class Timer:
@@ -43,8 +43,8 @@ class Timer:
 
     Attributes:
         loop: As given.
-        open: Those under way.
-        wakes_at: Seconds of the event loop's clock at which what is due is looked for.
+        open: The blocks under way.
+        wakes_at: When it looks for due blocks next, in seconds of the event loop's clock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,14 +54,14 @@ class Timer:
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self, at: float) -> None:
-        """Look at this instant, and not before, for what is due."""
+        """Look for due blocks at this instant, and not before."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if at == math.inf else self.loop.call_at(at, self._look)
         self.wakes_at = at
 
     def _look(self) -> None:
-        """Break off what is due; then wake up for whatever is due next."""
+        """Break off the blocks that are due; then wake up for the next one."""
         now = max(self.wakes_at, self.loop.time())  # a timer may fire a little early
         following = math.inf
         for block in self.open:
@@ -76,7 +76,7 @@ class Timed:
     """A block of one task that must be over by an instant.
 
     Args:
-        timer: The one that it is watched by.
+        timer: The timer that watches it.
         seconds: How long it may take, or infinity.
 
     Attributes:
@@ -93,7 +93,7 @@ class Timed:
     def __enter__(self) -> Self:
         timer = self._timer
         task = asyncio.current_task(timer.loop)
-        assert task is not None  # noqa: S101 - whoever awaits is in a task
+        assert task is not None  # noqa: S101 - code that awaits runs in a task
         self._task = task
         self._cancelling = task.cancelling()
         timer.open.add(self)
@@ -107,9 +107,9 @@ class Timed:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Leave the block in silence if it was broken off: what follows it says what that means."""
+        """Suppress the cancellation of a block that was broken off; the caller explains it."""
         self._timer.open.remove(self)
-        # As asyncio.timeout does it: whoever else cancelled the task is not to be kept from it.
+        # As in asyncio.timeout: a cancellation from elsewhere must still reach the task.
         return (
             self._broken_off
             and self._task.uncancel() <= self._cancelling
@@ -130,7 +130,7 @@ class Deadlines(Timer):
         loop: The event loop that they run in.
 
     Attributes:
-        closed: Whether they are, or were, broken off for good.
+        closed: Whether all calls were broken off for good.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,7 +139,7 @@ class Deadlines(Timer):
         self._over: asyncio.Future[None] = loop.create_future()
 
     async def close(self) -> None:
-        """Break all of them off, and wait until they are over."""
+        """Break all calls off, and wait until they are over."""
         self.closed = True
         self.wake(math.inf)
         for call in self.open:
@@ -148,7 +148,7 @@ class Deadlines(Timer):
             await self._over
 
     def ended(self) -> None:
-        """Take note, while they are closed, that one is over."""
+        """Note that a call is over, while the session closes."""
         if not self.open and not self._over.done():
             self._over.set_result(None)
 
@@ -157,13 +157,13 @@ class CallDeadline(Timed):
     """One call, for a ``with`` block around all that it awaits.
 
     Args:
-        deadlines: Those it belongs to.
-        account_id: Whom an error names.
+        deadlines: The deadlines of its session.
+        account_id: The account that an error names.
         timeout: Seconds that it may take, or infinity.
 
     Raises:
-        DeadlineExceeded: On leaving the block: the time ran out. The last try that failed before,
-            if any did, is named in it, and is its ``__cause__``.
+        DeadlineExceeded: On leaving the block: the time ran out. If a try failed before, the
+            message names the last one, and it is the ``__cause__``.
         SessionUnusable: On leaving the block: the session was closed.
 
     Attributes:
@@ -192,7 +192,7 @@ class CallDeadline(Timed):
         if error is not None:
             _forget_locals(error, self._handled)
         if self._failure is not None:
-            # Not emptied, as what tried may be trying still: it may be shared.
+            # Its frames are not emptied: the work may be shared, and may still be running.
             self._failure.__traceback__ = None
         broken_off = super().__exit__(kind, error, traceback)
         closed = self._deadlines.closed
@@ -205,11 +205,11 @@ class CallDeadline(Timed):
         return False
 
     def failed(self, error: MsgConvError) -> None:
-        """Take note of a try that failed, to be named should the time run out."""
+        """Note a try that failed. The error names it if the time runs out."""
         self._failure = error
 
     def sent(self, at: float | None) -> None:
-        """Nothing hangs on when it was: a call is shared with nobody."""
+        """Ignore when it was: a call is shared with no other caller."""
 
     def _late(self) -> DeadlineExceeded:
         message = "no answer in time"
@@ -220,14 +220,14 @@ class CallDeadline(Timed):
 
 
 def _forget_locals(error: BaseException, handled: BaseException | None) -> None:
-    """Empty the frames that an error came through, so that what reports it cannot show them.
+    """Empty the frames that an error came through, so that an error reporter cannot show them.
 
-    Error reporters walk the frames of a traceback, and those within a call, aiohttp's included,
-    hold the headers that let an account in. File and line of each frame stay.
+    Error reporters walk the frames of a traceback. The frames within a call, aiohttp's included,
+    hold the headers with the credentials. File and line of each frame stay.
 
     Args:
-        error: What leaves the call.
-        handled: What was being handled when the call began, which is not the call's.
+        error: The error that leaves the call.
+        handled: The exception that was being handled when the call began; it is not the call's.
     """
     seen = {id(handled)}
     waiting = [error]

@@ -1,7 +1,7 @@
 """One exchange with a service, within a time of its own.
 
-A request that is never answered must not hold for longer what others need: the account's slot, and
-those who share the answer.
+A request that is never answered must not hold up others for longer: the callers that need the
+account's slot, and those that share the answer.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Exchanges:
         Args:
             request: Method, URL and body.
             headers: Further headers.
-            account_id: Whom an error names.
-            deadline: That of the call it is made for, which is told that something was sent.
-            secrets: Tells what is blanked out of an error's excerpt.
+            account_id: The account that an error names.
+            deadline: The deadline of the call; it notes when the request was sent.
+            secrets: Returns the secrets to blank out of an error's excerpt.
             login: Whether this asks for a token or a session, where a refusal means credentials.
             limit: As `Transport.send` takes it.
 

@@ -1,8 +1,8 @@
-"""What may be shown of what a service sent: no secret, in no spelling, and nothing unseen.
+"""Makes a service's text fit to show: no secret in any spelling, no invisible characters.
 
-A service may echo the question that it refuses, credentials included, and whatever stands between
-may fold, cut or encode that echo. So a secret is blanked out in the spellings that services use,
-and what is left is compared with it once more, decoded in every way that people decode.
+A service may repeat the request that it refuses, credentials included, and a proxy in between may
+fold, cut or encode that text. So a secret is blanked out in the spellings that services use. Then
+the rest is decoded in all usual ways, and compared with the secret once more.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 import msgspec
 
 BLANK = "***"
-"""What stands for a secret."""
+"""The text that replaces a secret."""
 
 _LENGTH = 200
 _SHORT = 4
 _SHARED = 8
-"""Characters in a row that an excerpt and a secret must not have in common."""
+"""An excerpt and a secret may have fewer than so many characters in a row in common."""
 _LAYERS = 4
 _MOST_READINGS = 500
 _UNDRAWN = frozenset(
@@ -44,7 +44,7 @@ def excerpt(body: bytes, secrets: Iterable[str]) -> str:
 
     Args:
         body: What the service sent.
-        secrets: What must not be shown.
+        secrets: The secrets that must not be shown.
 
     Returns:
         At most 200 characters; `BLANK` alone if a secret would show in them all the same.
@@ -55,7 +55,7 @@ def excerpt(body: bytes, secrets: Iterable[str]) -> str:
     known = {secret for secret in secrets if secret}
     spellings = {spelling for secret in known for spelling in _spellings(secret)}
     if any(len(spelling) < _SHORT and spelling in text for spelling in spellings):
-        return BLANK  # to blank out a letter here and there would show it, and spoil the rest
+        return BLANK  # blanking out single letters would show it, and spoil the rest
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, BLANK)
     text = visible(text)
@@ -64,10 +64,10 @@ def excerpt(body: bytes, secrets: Iterable[str]) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a text on one line, without what is not seen or changes how the rest is seen.
+    """Return a text on one line, without characters that are unseen or change how others look.
 
-    White space and controls become a space; characters that format, such as those that turn the
-    direction of writing around, are left out.
+    White space and controls become a space. Characters that format, such as those that change the
+    direction of writing, are left out.
     """
     text = re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text)
     text = "".join(character for character in text if is_seen(character))
@@ -75,10 +75,10 @@ def visible(text: str) -> str:
 
 
 def is_seen(character: str) -> bool:
-    """Tell whether a reader sees a character, and it leaves the others as they are.
+    """Tell whether a reader sees a character, and it does not change how others look.
 
-    Controls, formats (those that turn the direction of writing among them), surrogates and what is
-    not assigned are not seen.
+    Controls, formats (such as a change of the direction of writing), surrogates and unassigned
+    characters are not seen.
     """
     return character.isprintable() and character not in _UNDRAWN
 
@@ -96,7 +96,7 @@ def _spellings(secret: str) -> Iterator[str]:
 
 
 def _tells(text: str, secrets: Iterable[str]) -> bool:
-    """Tell whether a text, decoded in whatever way, has too much in common with a secret."""
+    """Tell whether a text, decoded in any usual way, has too much in common with a secret."""
     pieces: dict[int, set[str]] = {}
     for form in {form for secret in secrets for form in _forms(secret)}:
         size = min(_SHARED, len(form))
@@ -117,7 +117,7 @@ def _tells(text: str, secrets: Iterable[str]) -> bool:
 
 
 def _forms(text: str) -> set[str]:
-    """Return a text as it is compared, in one case: with its spaces, and without any folds."""
+    """Return the forms in which a text is compared, in one case: with and without its spaces."""
     seen = visible(text).casefold()
     return {seen, "".join(seen.split())}
 

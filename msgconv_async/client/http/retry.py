@@ -4,9 +4,9 @@ LivePerson's retry policy: after 429 at least 1 second, 5 for a login or a token
 retries, 5, 10 and 15 seconds later; any other 4xx never. ``Retry-After`` (RFC 9110, section
 10.2.3) wins where it asks for longer. Every request here only reads, so each may be repeated.
 
-What is right for one request is too much when all of them fail: three retries of each are four
-times the traffic, for a service that is down. So retries are paid for out of a `RetryQuota`, which
-all calls of a session share and answers fill again, as in the AWS SDKs.
+A rule that is right for one request is too much when all requests fail: three retries of each are
+four times the traffic, for a service that is down. So a `RetryQuota` pays for retries. All calls of
+a session share it, and answers fill it again, as in the AWS SDKs.
 """
 
 import asyncio
@@ -36,10 +36,10 @@ T = TypeVar("T")
 E = TypeVar("E", bound=MsgConvError)
 
 Failed: TypeAlias = ApiError | ConnectionFailed
-"""How an exchange fails."""
+"""The ways in which an exchange fails."""
 
 Repeatable = RateLimited | ServerError | ConnectionFailed
-"""What a later try may not meet again."""
+"""Failures that a later try may not meet again."""
 
 _LOG = logging.getLogger("msgconv_async")
 _SECONDS = re.compile(r"[0-9]+", re.ASCII)
@@ -49,27 +49,26 @@ _SECONDS = re.compile(r"[0-9]+", re.ASCII)
 class RetryPolicy:
     """How often and how late a failed request is repeated.
 
-    Nothing here outlives the call's timeout: when the next wait would overrun it, the call fails
-    at once with the error at hand. So it does when too many retries of the session led to nothing
-    lately: in an outage they are only more load.
+    The call's timeout bounds everything here: when the next wait would overrun it, the call fails
+    at once with the last error. The call also fails at once when too many retries of the session
+    led to nothing lately: in an outage they are only more load.
 
     Args:
         waits: Seconds before each retry after a 5xx or a broken connection; as many retries as
             there are waits.
         throttle_wait: The least seconds before a request answered 429 is repeated. These retries
-            are not counted; the timeout bounds them, and what all retries of the session may cost
-            unless the account goes on answering others.
+            are not counted. The timeout bounds them; so does the session's quota of retries, unless
+            the account goes on answering other requests.
         login_throttle_wait: The same for a login or a token request.
         retry_after_ceiling: Seconds. A ``Retry-After`` above it ends the call at once, rather
             than in a sleep that looks like a hang.
         jitter: Each wait is lengthened by a random share of itself, up to this one, so that
             clients that failed together do not return together. A wait is never shortened.
-        attempt_timeout: Seconds that one exchange may take, be it a question, a login or a look-up
-            of a host: from when it is sent until its answer is whole. One that takes longer is
-            broken off and counts as a broken connection. Answers take seconds, so the default
-            leaves them several times that, and still lets a call of a minute try twice. A request
-            that was lost holds the account's slot for so long. None leaves it to the call's
-            timeout.
+        attempt_timeout: Seconds that one exchange (a question, a login or a look-up of a host) may
+            take, from sending the request until its answer is whole. A longer one is broken off and
+            counts as a broken connection. Answers take seconds. The default leaves them several
+            times that, and still lets a call of a minute try twice. A lost request holds the
+            account's slot for this time. None sets no limit but the call's timeout.
 
     Raises:
         ConfigurationError: A value is negative or not a number; ``attempt_timeout`` is 0.
@@ -109,26 +108,26 @@ _SETTINGS = ("throttle_wait", "login_throttle_wait", "retry_after_ceiling", "jit
 
 
 class RetryQuota:
-    """What retries cost, and answers earn: shared by all calls of a session.
+    """A budget of tokens that all calls of a session share: retries cost some, answers earn some.
 
     The scheme is that of the AWS SDKs (their "standard" mode), and so are its numbers: a call that
-    is answered in the end has its price back, and an answer at the first try earns a little. A
-    fault that passes therefore costs nothing, and one request in six may fail for good without an
-    end to retries. Where everything fails, `FULL` pays for a first retry of a hundred requests, and
-    then there is none.
+    is answered in the end gets its price back, and an answer at the first try earns a little. So a
+    fault that passes costs nothing, and retries go on even if one request in six fails for good. If
+    every request fails, `FULL` pays for the first retry of a hundred requests, and then there are
+    no retries.
 
     Two things differ. A request's second retry costs twice as much as its first, the third and all
-    later ones three times: the more have failed, the less another is worth, and an outage spends on
-    those who were not heard at all. One that was not answered in time costs no more than another:
-    what it holds up meanwhile is its own account alone.
+    later ones three times: the more retries have failed, the less another is worth, and an outage
+    spends the tokens on requests that had no retry yet. A retry after no answer in time costs no
+    more than another: it holds up only its own account.
     """
 
     FULL = 500
-    """Tokens at most, and at first."""
+    """The most tokens, and the number at the start."""
     PRICE = 5
     """Tokens that a request's first retry costs."""
     DEAREST = 3
-    """Which of a request's retries is the first to cost the most, that many times the price."""
+    """The first retry of a request at the highest price, which is this many times `PRICE`."""
     EARNED = 1
     """Tokens that an answer at the first try earns."""
 
@@ -155,7 +154,7 @@ class Retries:
         quota: Pays for it.
         deadline: No wait is begun that would overrun it.
         throttle_wait: The least seconds to wait after 429.
-        eta: Tells how many seconds from now the next exchange could be made at the earliest.
+        eta: Returns in how many seconds the next exchange could be made at the earliest.
     """
 
     def __init__(
@@ -175,11 +174,11 @@ class Retries:
         self._paid = self._spent = 0
 
     async def wait_after(self, error: Repeatable, *, free: bool = False) -> None:
-        """Wait until the request that failed so may be tried again.
+        """Wait until the failed request may be tried again.
 
         Args:
             error: How it failed.
-            free: Whether another try is no matter of the quota.
+            free: Whether another try costs nothing of the quota.
 
         Raises:
             MsgConvError: The error itself, when it may not be repeated or not in time.
@@ -282,10 +281,10 @@ def parse_http_date(value: str | None) -> datetime | None:
     """Read an HTTP date (RFC 9110, section 5.6.7).
 
     Returns:
-        The instant, in UTC; None if it is none, or lies outside the years 1 to 9999.
+        The instant, in UTC; None if the value is no date, or outside the years 1 to 9999.
     """
     try:
         date = parsedate_to_datetime(value or "")
         return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-    except Exception:  # noqa: BLE001 - what this parser raises is not told, and it is a stranger's
+    except Exception:  # noqa: BLE001 - the parser's errors are undocumented
         return None

@@ -1,10 +1,10 @@
-"""One piece of work for all who ask for it at the same time.
+"""One piece of work for all callers that ask for it at the same time.
 
-It runs in a task of its own, so that a caller who gives up does not take the others down; the last
-one to give up cancels it. It may take as long as the most patient of those who wait allows.
+The work runs in a task of its own, so a caller that gives up does not stop it for the others; the
+last caller to give up cancels it. It may take as long as the most patient of its callers allows.
 
-Nobody joins it while a request of its has been out for `JOIN_WITHIN`: that one may never be
-answered. A caller that comes then begins anew, and later callers join that one.
+No caller joins work whose request was sent `JOIN_WITHIN` ago or earlier: that request may never be
+answered. A caller that comes then starts new work, and later callers join that.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from msgconv_async.errors import MsgConvError
 T = TypeVar("T")
 
 JOIN_WITHIN = 1.0
-"""Seconds after a request was sent in which others may still join it. A lost one then costs the
-callers of one second, and however many ask the same, no more than one request a second is sent."""
+"""Seconds after a request was sent in which other callers may still join it. So a lost request
+costs only the callers of one second, and the same question is sent at most once a second."""
 
 
 class _Flight(Generic[T]):
-    """A running piece of work, and those who wait for it."""
+    """A running piece of work, and the callers that wait for it."""
 
     def __init__(
         self,
@@ -70,14 +70,15 @@ class _Flight(Generic[T]):
             deadline.sent(self.sent_at)
 
     def end_with(self, task: asyncio.Task[T]) -> None:
-        """Give what a task returned to those who wait: its own, or a later one that came first."""
+        """Give the callers the result of a task: its own, or a later one that came first."""
         if not self.over.done():
             self.over.set_result(task)
 
     def running(self) -> _Flight[T] | None:
-        """Return the latest of this and those before that is not over, linked to such ones alone.
+        """Return the latest flight that is not over: this one, or one before it.
 
-        In an outage in which nothing is answered, the line of them would grow without end.
+        It also drops the links to flights that are over. In an outage in which nothing is answered,
+        their chain would grow without end.
         """
         earlier = None if self.before is None else self.before.running()
         if self.task.done():
@@ -86,16 +87,16 @@ class _Flight(Generic[T]):
         return self
 
     def may_be_lost(self) -> bool:
-        """Tell whether its request has been out for so long that nobody should rely on it."""
+        """Tell whether its request was sent so long ago that no caller should rely on it."""
         if self.sent_at is None:
             return False
         return asyncio.get_running_loop().time() - self.sent_at >= JOIN_WITHIN
 
 
 class SingleFlight(Generic[T]):
-    """Runs one piece of work a key at a time, and another where that one may be lost.
+    """Runs one piece of work for each key, and another one where the first may be lost.
 
-    What a later one returns is given to those who still wait for an earlier one as well.
+    The result of a later one is also given to the callers that still wait for an earlier one.
 
     Args:
         cancel_lost: Whether the earlier one is cancelled then. False lets it come to its end, for
@@ -108,7 +109,7 @@ class SingleFlight(Generic[T]):
         self._overtaken: set[asyncio.Task[T]] = set()
 
     async def close(self) -> None:
-        """End what nobody waits for any more."""
+        """Cancel the work that no caller waits for any more."""
         for task in self._overtaken:
             task.cancel()
         if self._overtaken:
@@ -125,19 +126,19 @@ class SingleFlight(Generic[T]):
         work: Callable[[Deadline], Coroutine[Any, Any, T]],
         deadline: Deadline,
     ) -> T:
-        """Wait for the work under this key, starting it if nobody has.
+        """Wait for the work under this key, starting it if there is none.
 
         Args:
-            key: What is asked for; whoever asks for the same shares the work, unless it may be
+            key: What is asked for. Callers that ask for the same share the work, unless it may be
                 lost.
-            work: Called with the deadline of the work, which moves with those who wait.
+            work: Called with the deadline of the work, which moves with its callers.
             deadline: The caller's own, which the caller enforces.
 
         Returns:
             What the work returned.
 
         Raises:
-            MsgConvError: What the work raised; each who waited gets a copy.
+            MsgConvError: What the work raised; each caller gets a copy.
         """
         flight = self._flights.get(key)
         if flight is None or flight.may_be_lost():
@@ -165,7 +166,7 @@ class SingleFlight(Generic[T]):
 
     def _landed(self, key: Hashable, flight: _Flight[T], task: asyncio.Task[T]) -> None:
         self._forget(key, task)
-        # Those who waited have the exception; if nobody is left, nobody needs it.
+        # The callers have the exception; if no caller is left, none needs it.
         if not task.cancelled() and task.exception() is None:
             self._relieve(flight)
 

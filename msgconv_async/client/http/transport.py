@@ -31,10 +31,10 @@ from msgconv_async.protocol.query import HttpRequest
 MAX_BODY = 256 * 1024 * 1024
 """Bytes, decoded: the default for the largest answer that is read.
 
-The longest question is a day in buckets of five minutes, so its answer has 289 of them and the
-whole. One agent under one skill takes up to 640 bytes there, and a bucket names the pairs of skill
-and agent that resolved something within it: the limit holds 1,440 pairs in every bucket of the day.
-How long a question may be bounds nothing, since ``all`` is short."""
+The longest question is a day in buckets of five minutes, so its answer has 289 buckets and the
+totals. One agent under one skill takes up to 640 bytes in a bucket, and a bucket names the pairs of
+skill and agent that resolved something within it: the limit allows 1,440 pairs in every bucket of
+the day. A limit on the length of the question would bound nothing, since ``all`` is short."""
 
 SMALL_BODY = 64 * 1024
 """Bytes, decoded: the largest answer of a login or of the Domain API, which take a few thousand."""
@@ -44,7 +44,7 @@ JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 _OK = 200
 _HALF_A_SECOND = timedelta(seconds=0.5)
 _YEARS = range(1970, 9999)
-"""What a ``Date`` is believed in. At the ends of the calendar there is no room for arithmetic."""
+"""The years in which a ``Date`` is believed. At the ends of the calendar, arithmetic overflows."""
 _ERROR_BODY = 64 * 1024
 _READ_SIZE = 256 * 1024
 """Bytes that are inflated and held at once, before they are taken."""
@@ -65,8 +65,8 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 
 
 GATEWAY = "Msgconv-Gateway"
-"""The header by which a gateway (`msgconv_async.gateway`) is known: where an answer comes from, or
-what kind of failure it tells. A client that sees it leaves the pace to the gateway."""
+"""The header by which a gateway (`msgconv_async.gateway`) is known. It says where an answer comes
+from, or which kind of failure it is. A client that sees it leaves the pace to the gateway."""
 
 _GATEWAY_KINDS: dict[str, tuple[type[errors.ApiError], str]] = {
     "busy": (errors.RateLimited, "the gateway's queue is too long"),
@@ -105,14 +105,14 @@ class Transport:
 
     Args:
         http: The session. Its cookie jar, its redirects, its ``raise_for_status``, its own repeats
-            and how it decodes and buffers play no part.
+            and its ways to decode and buffer have no effect.
         max_body: The most bytes of an answer, decoded, that are read.
     """
 
     def __init__(self, http: aiohttp.ClientSession, max_body: int) -> None:
         self._http = http
         self._max_body = max_body
-        # Those of one request take the place of the session's, so they are handed on.
+        # The middlewares of a request replace those of the session, so these are handed on.
         self._middlewares = tuple(http._middlewares)  # noqa: SLF001
         self._used = weakref.WeakKeyDictionary[ResponseHandler, float]()
 
@@ -131,8 +131,9 @@ class Transport:
         Args:
             request: Method, URL and body.
             headers: Further headers.
-            account_id: Whom an error names.
-            secrets: Tells what is blanked out of an error's excerpt, besides what `headers` hold.
+            account_id: The account that an error names.
+            secrets: Returns the secrets to blank out of an error's excerpt, besides those in
+                `headers`.
             login: Whether this asks for a token or a session, where a refusal means credentials.
             limit: The most bytes that the answer may have, if that is less than ``max_body``;
                 None takes `SMALL_BODY` for a login.
@@ -148,8 +149,8 @@ class Transport:
             limit = SMALL_BODY if login else self._max_body
         limit = min(limit, self._max_body)
         attempts = Attempts(self._used, headers.get(COOKIE))
-        # Raised outside the handler: aiohttp's exceptions carry the request's headers, and as
-        # __context__ they would hand the Authorization header to whoever prints the chain.
+        # Raised outside the handler: aiohttp's exceptions carry the request's headers. As
+        # __context__, they would show the Authorization header wherever the chain is printed.
         failure: errors.MsgConvError
         try:
             response = await self._http.request(
@@ -164,8 +165,8 @@ class Transport:
                 middlewares=(*self._middlewares, attempts),
             )
             if response.status == _OK and response.content.is_eof():
-                # All of it came with its head, as a short one does, and left the connection to
-                # others: there is nothing to wait for, and nothing to close.
+                # The whole body came with its head, as a short one does, and the connection is
+                # free again: there is nothing to wait for, and nothing to close.
                 body = response.content.read_nowait()
                 return _answer(response, _without_mark(body), limit, attempts.cookies, account_id)
             async with response:
@@ -176,7 +177,7 @@ class Transport:
                 failure = await _refusal(response, account_id, hidden, login=login)
         except errors.MsgConvError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - a stranger's bytes may bring out any of them
+        except Exception as error:  # noqa: BLE001 - a stranger's bytes may cause any exception
             failure = self._failure(error, account_id)
         raise failure
 
@@ -201,7 +202,7 @@ class Transport:
                 _describe(error), account_id=account_id, repeatable=False
             )
         if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError)):
-            # Of its text and its frames' locals nothing is known: they may hold the headers.
+            # Its text and its frames' locals are unknown: they may hold the headers.
             where = "".join(traceback.format_tb(error.__traceback__))
             kind = type(error).__name__
             _LOG.error("account %s: aiohttp raised %s\n%s", account_id, kind, where)
@@ -233,7 +234,7 @@ def _answer(
 
 
 async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a decoded body; of one over the limit, enough to tell.
+    """Read a decoded body. Of a body over the limit, read just enough to know.
 
     It is never held twice: `io.BytesIO` hands out the very object that it wrote into.
     """
@@ -254,17 +255,17 @@ async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _end_with_connection(response: aiohttp.ClientResponse) -> None:
-    """Let a body end that aiohttp would leave open for ever.
+    """End a body that aiohttp would leave open for ever.
 
-    When what follows in a body is malformed, aiohttp closes the connection, and tells only who
-    waits for the next head: whoever reads the body goes on waiting.
+    When the later bytes of a body are malformed, aiohttp closes the connection. It tells only a
+    reader of the next head; a reader of the body goes on waiting.
     """
     content = response.content
     protocol = None if response.connection is None else response.connection.protocol
 
     def end(closed: asyncio.Future[None] | None = None) -> None:
         if closed is not None and not closed.cancelled():
-            closed.exception()  # asyncio complains of one that nobody looked at
+            closed.exception()  # asyncio complains of an exception that was not read
         if protocol is not None and not content.is_eof() and content.exception() is None:
             cause = protocol.exception()
             error = aiohttp.ClientPayloadError()
@@ -311,7 +312,7 @@ async def _refusal(
 
 
 def _secrets(headers: Mapping[str, str]) -> Iterator[str]:
-    """Yield what headers hold that must not be shown."""
+    """Yield the secrets that headers hold."""
     scheme, _, value = headers.get(AUTHORIZATION, "").partition(" ")
     if scheme == "OAuth":  # RFC 5849, section 3.5.1; of its parameters only this one is a secret
         yield from map(unquote, re.findall('oauth_signature="([^"]*)"', value))

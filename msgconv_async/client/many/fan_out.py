@@ -20,17 +20,17 @@ _LOG = logging.getLogger("msgconv_async")
 
 AccountQuery: TypeAlias = tuple[Account, ConversationQuery]
 Asked: TypeAlias = Account | AccountQuery
-"""What may be drawn from: an account, or a pair of an account and its own query."""
+"""One thing to ask about: an account, or a pair of an account and its own query."""
 
 MAX_IN_FLIGHT = 100
 """Accounts asked at the same time, by default; as many as an aiohttp session has connections."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of asking one account: a report or an error, never both.
+    """The result of asking one account: a report or an error, never both.
 
     Attributes:
-        account: Whom was asked about.
+        account: The account that was asked about.
         query: What was asked.
         report: The answer, or None.
         error: What went wrong, or None.
@@ -43,7 +43,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _Outcomes:
-    """Hands each outcome over to whoever takes it, in the order of completion."""
+    """Hands each outcome over to one taker, in the order of completion."""
 
     def __init__(self) -> None:
         self._offered: deque[tuple[Outcome, asyncio.Future[None] | None]] = deque()
@@ -51,20 +51,20 @@ class _Outcomes:
         self._ended = False
 
     async def offer(self, outcome: Outcome) -> None:
-        """Wait until somebody takes it; a taker that waits already does so at once."""
+        """Wait until a taker takes it; a taker that waits already does so at once."""
         if not self._hand(outcome):
             taken = asyncio.get_running_loop().create_future()
             self._offered.append((outcome, taken))
             await taken
 
     def end(self) -> None:
-        """Let whoever waits, and whoever comes, know that there will be no more."""
+        """Tell all present and later takers that there will be no more."""
         self._ended = True
         while self._hand(None):
             pass
 
     def drop(self) -> None:
-        """End, and forget what nobody has taken."""
+        """End, and forget the outcomes that were not taken."""
         self._offered.clear()
         self.end()
 
@@ -109,14 +109,14 @@ async def fan_out(
     draw: Callable[[], Awaitable[AccountQuery | None]],
     max_in_flight: int,
 ) -> AsyncIterator[AsyncIterator[Outcome]]:
-    """Ask many questions; hand out what comes of them as it comes.
+    """Ask many questions; hand out their outcomes as they come.
 
     Each of up to ``max_in_flight`` workers draws a question, asks it, and waits until its outcome
-    is taken: so questions are drawn no faster than outcomes are consumed.
+    is taken. So questions are drawn no faster than outcomes are consumed.
 
     Args:
-        ask: Asks one.
-        draw: Returns the next one, or None when there are no more.
+        ask: Asks one question.
+        draw: Returns the next question, or None when there are no more.
         max_in_flight: Bounds requests in flight and outcomes not yet taken, together.
 
     Yields:
@@ -136,7 +136,7 @@ async def fan_out(
                 outcome = Outcome(account, query, await ask(account, query))
             except MsgConvError as error:
                 outcome = Outcome(account, query, None, error)
-            except Exception as error:  # noqa: BLE001 - a fault of ours is not the other accounts'
+            except Exception as error:  # noqa: BLE001 - a fault of ours must stop no other account
                 outcome = Outcome(account, query, None, unforeseen(account, error))
             await outcomes.offer(outcome)
         workers -= 1
@@ -152,9 +152,9 @@ async def fan_out(
 
 
 def unforeseen(account: Account, error: Exception) -> MsgConvError:
-    """Log an exception that is a fault of this library's, and return what to say of it.
+    """Log an exception that is a fault of this library, and return the error to show for it.
 
-    That names it, and does not chain it: its frames hold what signed the request.
+    The error names the exception and does not chain it: its frames hold what signed the request.
     """
     _LOG.error("account %s: an unforeseen exception", account.id, exc_info=error)
     return MsgConvError(
@@ -167,13 +167,13 @@ def unforeseen(account: Account, error: Exception) -> MsgConvError:
 async def background() -> AsyncIterator[TaskGroup]:
     """Run tasks while inside; leaving cancels them.
 
-    What the caller's own code raises, or a single task, comes out as itself: the group is no
-    business of the caller's.
+    An exception of the caller's own code, or of a single task, comes out as it is, not inside an
+    exception group.
 
     Yields:
         The task group to start them in.
     """
-    # Raised outside the handler, which would put the group in the place of its own context.
+    # Raised outside the handler, which would replace its own context by the group.
     single: BaseException | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -192,15 +192,15 @@ async def background() -> AsyncIterator[TaskGroup]:
 def drawing_from(
     asked: Iterable[Asked] | AsyncIterable[Asked], query: ConversationQuery | None
 ) -> Callable[[], Awaitable[AccountQuery | None]]:
-    """Return what draws questions from either kind of iterable, for many to draw with.
+    """Return a function that draws questions from either kind of iterable; many may call it.
 
     Args:
         asked: Accounts, or pairs of an account and its own query.
-        query: The query of those that bring none.
+        query: The query of the accounts that have none of their own.
 
     Raises:
-        ConfigurationError: It is not an iterable; when drawn from, that something else than these
-            came out of it.
+        ConfigurationError: It is not an iterable. The function raises it when anything else came
+            out of it.
     """
     if isinstance(asked, AsyncIterable):
         later = aiter(asked)

@@ -1,23 +1,24 @@
-"""What time it is at the service, and whether an answer may be believed. No I/O, no clock.
+"""Estimates the service's time, and decides whether an answer may be believed. No I/O, no clock.
 
 An answer closes buckets by the service's clock. If that clock is ahead, it closes buckets that are
-not over. So witnesses are asked about the end of the newest closed bucket: the answers before,
-carried on by the event loop's clock, which nobody sets; after a restart this machine's clock, and
-the answers before, carried on by that.
+not over. So the end of the newest closed bucket is compared with witnesses. These are the answers
+before, carried on by the event loop's clock, which nobody sets. After a restart they are this
+machine's clock, and the answers before, carried on by that clock.
 
-- An answer is taken if a witness says, within a tolerance, that this bucket is over, or if it tells
-  the same time as this machine's clock, as after both slept. So whichever single clock is wrong or
-  jumps, ahead or behind, another one still speaks for what is right.
-- The first answer of all is refused if it is more than a day behind our clock and its ``Date`` does
-  not bear it out, since it would hand out what nobody asked for. (A service that lives in another
-  time altogether, such as a sandbox that replays a day, is believed.) Less than a day loses
-  nothing: what it lacks is asked for next.
-- Any other answer is refused, and moves nothing. If answers go on to tell the same time, they are
+- An answer is taken if a witness says, within a tolerance, that this bucket is over. It is also
+  taken if it shows the same time as this machine's clock, as after both slept. So if any single
+  clock is wrong or jumps, ahead or behind, another one still shows the right time.
+- The very first answer is refused if it is more than a day behind our clock and its ``Date`` does
+  not support it, since its buckets were not asked for. (A service that lives in another time
+  altogether, such as a sandbox that replays a day, is believed.) An answer that is less than a day
+  behind loses nothing: what it lacks is asked for next.
+- Any other answer is refused, and changes nothing. If answers go on to show the same time, they are
   believed in the end: after ten minutes if their ``Date`` supports them and our clock was never
   known to agree with the service, or was set since; otherwise after half a day, which is half of
-  what the API keeps. So a service that is wrong for hours harms nothing, and a machine whose own
+  what the API keeps. So a service that is wrong for hours does no harm, and a machine whose own
   clock is wrong for good still reads everything.
-- This machine's clock is no witness while it shows a time before the end of what was taken.
+- This machine's clock is no witness while it shows a time before the end of the last bucket that
+  was taken.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ from msgconv_async.protocol.buckets import BUCKET, EPOCH
 from msgconv_async.protocol.query import MAX_TIMEFRAME
 
 PATIENCE = 12 * 3600.0
-"""Seconds for which the answers must tell the same time before they are believed against our clock
+"""Seconds for which the answers must show the same time before they are believed against our clock
 and the answers before."""
 
 CONFIRMED = 2 * BUCKET.total_seconds()
-"""Seconds for which they must where the only witness against them is a clock of ours that they
+"""The same, in seconds, where the only witness against the answers is a clock of ours that they
 never agreed with: three turns."""
 
 _BUCKET = BUCKET.total_seconds()
@@ -46,7 +47,7 @@ _CUT = 2.0
 """Seconds: a ``Date`` is cut to whole ones, and is written a moment before or after the body."""
 
 _DRIFT = 30.0
-"""Seconds by which what is stored must be wrong before it is stored anew."""
+"""Seconds by which the stored state must be wrong before it is stored anew."""
 
 
 _FIRST = datetime.min.replace(tzinfo=UTC).timestamp()
@@ -59,7 +60,7 @@ def instant(seconds: float) -> datetime:
 
 
 class ServiceClock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is stored of a service's clock.
+    """The part of a service's clock that is stored.
 
     Attributes:
         ahead: Seconds by which it is ahead of ours; None if no answer was believed yet.
@@ -80,11 +81,11 @@ class Now(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What is to become of an answer.
+    """The decision about an answer.
 
     Attributes:
         refusal: Why nothing of it may be taken; empty if it may.
-        certain: Whether no clock that could be right says that it is later than the answer says.
+        certain: Whether no clock that could be right shows a later time than the answer.
     """
 
     refusal: str
@@ -97,7 +98,7 @@ class _Claim(NamedTuple):
 
 
 class ClockJudge:
-    """What is believed of the clock of one account's service.
+    """Decides what to believe of the clock of one account's service.
 
     Args:
         stored: What was believed when following ended the last time.
@@ -116,11 +117,11 @@ class ClockJudge:
 
     @property
     def stored(self) -> ServiceClock:
-        """What to store."""
+        """The state to store."""
         return self._stored
 
     def service_time(self, now: Now) -> float:
-        """Return what the service's clock may show at most, in seconds since 1970."""
+        """Return the latest time that the service's clock may show, in seconds since 1970."""
         self._restore(now)
         if self._shown is not None:
             return self._shown + now.loop
@@ -154,7 +155,7 @@ class ClockJudge:
         if first and not dated and witnesses and max(witnesses) - most > _REACH:
             over = False
         if carried is not None and self._agree(carried, least, most):
-            # It is not moved, or answers each a little ahead of the one before would lead it away.
+            # The estimate stays: answers that are each a little ahead would lead it away.
             self._ahead_of_wall = carried - now.wall
             self._carried_by_wall = False
             self._claim = None
@@ -176,7 +177,7 @@ class ClockJudge:
         return Verdict("", certain=agreed)
 
     def _carried(self, now: Now, reached: float) -> float | None:
-        """Return what the service's clock must show by the answers before, if that is known."""
+        """Return the service's time by the answers before, if that is known."""
         if self._ahead_of_loop is None:
             return None
         carried = self._ahead_of_loop + now.loop
@@ -199,7 +200,7 @@ class ClockJudge:
         self._claim = None
 
     def _insisted(self, service: float, now: Now, patience: float) -> bool:
-        """Take note of what an answer claims; tell whether the claim has stood for so long."""
+        """Note what an answer claims; tell whether the claim has stood for so long."""
         ahead = service - now.loop
         if self._claim is None or abs(ahead - self._claim.ahead_of_loop) > _BUCKET:
             self._claim = _Claim(ahead, now.loop)

@@ -1,6 +1,6 @@
-"""What differs by destination: a small class for each that needs one, and a default for all others.
+"""The differences between destinations: a class for each that needs one, and a default.
 
-A backend knows its dataset and what it was configured with. It does not know who uses it.
+A backend knows its dataset and its configuration. It does not know the code that uses it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BACKENDS: dict[str, type[Backend]] = {
     "filesystem": Filesystem,
     "postgres": Postgres,
 }
-"""By dlt's name of a type of destination."""
+"""The backends by dlt's name of a type of destination."""
 
 
 def backend_of(destination: Destination, dataset: str, client: Any) -> Backend:

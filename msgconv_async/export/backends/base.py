@@ -1,4 +1,4 @@
-"""What any of dlt's destinations can do, and the defaults of the backends."""
+"""The abilities of any of dlt's destinations, and the defaults of the backends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from msgconv_async.export.shards import Shard
 _USER_INFO = re.compile(r"//[^/@]*@")
 
 _STATES = 10
-"""How many of a pipeline's states a database keeps. One of them is in force."""
+"""How many of a pipeline's states a database keeps. Only one of them is in use."""
 
 
 class Backend:
@@ -44,7 +44,7 @@ class Backend:
         destination: As given.
         dataset: As given.
         where: The place, without a user's name or password.
-        errors: What dlt and the database's driver raise.
+        errors: The exceptions of dlt and of the database's driver.
     """
 
     file_format: ClassVar[TLoaderFileFormat | None] = None
@@ -127,11 +127,11 @@ class Backend:
     @contextmanager
     def without_partial_loads(
         self,
-        tables: Iterable[str],  # noqa: ARG002 - for those that override it
+        tables: Iterable[str],  # noqa: ARG002 - for classes that override it
     ) -> Iterator[None]:
-        """Remove what loads that were cut short left behind: on entering, and if this load fails.
+        """Remove what interrupted loads left behind: on entering, and if this load fails.
 
-        In a database, a load replaces what a partial one left, so nothing is done here.
+        In a database, a load replaces the rows of a partial one, so nothing is done here.
 
         Args:
             tables: The names of the tables that are loaded.
@@ -145,7 +145,7 @@ class Backend:
         """Make the tables, and clean up in the database, before anything is loaded into it.
 
         Args:
-            pipeline: It is about to load.
+            pipeline: The pipeline that is about to load.
             emptied: Buckets whose stored rows are removed.
         """
         pipeline.sync_schema()
@@ -155,7 +155,7 @@ class Backend:
             _remove_emptied(client, emptied)
 
     def _hold_keys(self, client: SqlClientBase[Any]) -> None:
-        """Let the database itself hold the keys of the tables, if it can."""
+        """Let the database itself enforce the keys of the tables, if it can."""
 
     # ------------------------------------------------------------ reading
 
@@ -170,7 +170,7 @@ class Backend:
     # ------------------------------------------------------------ errors
 
     def failed(self, error: BaseException) -> StoreFailed:
-        """Return the error that tells of another one, in a line and without a secret."""
+        """Return the error that describes another one, in a line and without a secret."""
         reason = first_line(error)
         for secret in self._secrets:
             reason = reason.replace(secret, "...")
@@ -182,14 +182,14 @@ class Backend:
 
 
 def _driver_errors(client: Any) -> tuple[type[Exception], ...]:
-    """Return what a database's driver raises where dlt does not translate it: PEP 249's Error."""
+    """Return the errors of a database's driver that dlt does not translate: PEP 249's Error."""
     driver = getattr(getattr(client, "sql_client", None), "dbapi", None)
     error = getattr(driver, "Error", None)
     return (error,) if isinstance(error, type) else ()
 
 
 def _secrets(credentials: Any) -> Iterator[str]:
-    """Yield what no error may show, longest first."""
+    """Yield the texts that no error may show, longest first."""
     if not isinstance(credentials, CredentialsConfiguration):
         return
     with suppress(Exception):  # it may not be complete

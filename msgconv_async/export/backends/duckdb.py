@@ -1,4 +1,4 @@
-"""DuckDB: one file, which one program can write and nobody else read meanwhile."""
+"""DuckDB: one file. While one program writes it, no other program can read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgconv_async.export.destination import Destination
 
 
 class OpenedByDuckDb(Backend):
-    """Whatever DuckDB opens, be it a file of its own or another catalog."""
+    """A dataset that DuckDB opens: in a file of its own, or in another catalog."""
 
     def _reason(self, reason: str) -> str:
         if "Could not set lock on file" not in reason:

@@ -25,7 +25,7 @@ class Filesystem(Backend):
         if "{load_id}" not in config.layout.rpartition("/")[2]:
             raise ConfigurationError(
                 f"destination 'filesystem': its layout {config.layout!r} must have {{load_id}} in"
-                " the names of files, by which those of half a load are told"
+                " the names of files, which shows the files of half a load"
             )
 
     def _lock_folder(self, where: Path) -> Path:
@@ -33,7 +33,7 @@ class Filesystem(Backend):
 
     @contextmanager
     def without_partial_loads(self, tables: Iterable[str]) -> Iterator[None]:
-        """Remove the files of loads that were cut short: on entering, and if this load fails.
+        """Remove the files of interrupted loads: on entering, and if this load fails.
 
         Args:
             tables: The names of the tables that are loaded.

@@ -1,9 +1,9 @@
 """Partial loads: the files that a load leaves behind when it is cut short.
 
-A database needs none of this: what is merged again takes the place of what was there. Files can
-only be added, so those of a partial load would make rows come twice. dlt names every file by its
-load, loads one after the other, and lists a load in ``_dlt_loads`` once all of it is there. So the
-files of a load after the last in this list are partial.
+A database needs no such removal: rows that are merged again replace the earlier ones. Files can
+only be added, so the files of a partial load would repeat rows. dlt names every file by its load,
+loads one after the other, and lists a load in ``_dlt_loads`` once all of it is there. So the files
+of a load after the last in this list are partial.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def remove_partial_loads(client: Any, tables: Iterable[str]) -> None:
 
     Args:
         client: dlt's client of a filesystem.
-        tables: Whose files.
+        tables: The tables whose files are removed.
 
     Raises:
         StoreFailed: The list of complete loads was lost: nothing is removed.
@@ -53,7 +53,7 @@ def _files(client: Any, table: str) -> list[str]:
 
 
 def _remove_if_empty(client: Any, paths: list[str]) -> None:
-    """Remove what was opened and never written, which only the newest can be."""
+    """Remove files that were opened and never written; only the newest file can be one."""
     for path in paths:
         if not client.fs_client.size(path):
             client.fs_client.rm_file(path)

@@ -24,7 +24,7 @@ _KEEPALIVES = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-"""After about a minute without a sign of it, a server counts as gone."""
+"""A server counts as gone after about a minute without a sign of it."""
 
 _BIGINT = 64
 """Bits."""
@@ -83,7 +83,7 @@ class Postgres(Backend):
             except Exception as error:  # noqa: BLE001 - the database driver's own
                 raise self.failed(error) from None
             session = client.native_connection
-            # Closing releases them as well, but only when the server comes to it.
+            # Closing releases them as well, but only when the server notices.
             connection.callback(_unlock, session)
             if not held:
                 raise StoreInUse(f"another collector is at work on {self}")
@@ -115,7 +115,7 @@ class Postgres(Backend):
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Shut down the connections made inside once the server answers nobody any more."""
+        """Shut down the connections made inside once the server answers no more."""
         # It needs the driver, which may be missing.
         from msgconv_async.export.backends.watchdog import watched  # noqa: PLC0415
 
@@ -139,21 +139,21 @@ def _unlock(session: Any) -> None:
 
 
 def _check_address(credentials: Any) -> None:
-    """Check that an address was read as it was meant: what is left over may be secret.
+    """Check that an address was read as it was meant: the parts left over may be secret.
 
     Raises:
-        ConfigurationError: It was not.
+        ConfigurationError: It was read in another way.
     """
     if credentials.drivername != "postgresql" or "@" in (credentials.host or ""):
         raise ConfigurationError(
             "destination 'postgres': its credentials must look like"
-            " postgresql://user:password@host/database, with what is not a letter or digit of the"
-            " password written as %40 for @ and so on"
+            " postgresql://user:password@host/database; in the password, each character that is not"
+            " a letter or digit must be written as a %-code, such as %40 for @"
         )
 
 
 def _add_keepalives(credentials: Any) -> None:
-    """Let a connection break whose other end is gone, unless the address says how long that takes.
+    """Let a connection break when its other end is gone, unless the address sets the time itself.
 
     See https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-KEEPALIVES.
     """
@@ -161,10 +161,10 @@ def _add_keepalives(credentials: Any) -> None:
 
 
 def _hold_key(client: SqlClientBase[Any], name: str, key: Sequence[str]) -> None:
-    """Let PostgreSQL hold a table's key itself, and find a row among many by it.
+    """Let PostgreSQL itself enforce a table's key, and find rows fast by it.
 
-    A dataset whose first load was cut short by an earlier version of this module may hold rows
-    twice, which are the same in all columns: one of each is kept.
+    A dataset whose first load was interrupted by an earlier version of this module may hold rows
+    twice. The two are the same in all columns, and one of them is kept.
     """
     index = client.make_qualified_table_name(f"{name}_key")
     if client.execute_sql("SELECT to_regclass(%s) IS NOT NULL", index) == [(True,)]:

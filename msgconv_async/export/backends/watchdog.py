@@ -1,10 +1,10 @@
-"""A PostgreSQL server that answers nobody any more: told, though libpq would wait without end.
+"""Notices a PostgreSQL server that no longer answers; libpq alone would wait without end.
 
-A server that is stopped, or a machine that is suspended, leaves its connections open: the kernel
-still acknowledges what is sent, so that keepalives and ``tcp_user_timeout`` see nothing, and libpq
-has no limit on how long it waits for an answer. Nor would a limit on a statement be right, since
-some take long. So the server is asked for another connection from time to time; if it grants none,
-those that are open are shut down, and whoever waits on them fails.
+A server that is stopped, or a machine that is suspended, leaves its connections open. The kernel
+still acknowledges what is sent, so keepalives and ``tcp_user_timeout`` notice nothing, and libpq
+has no limit on how long it waits for an answer. A limit on a statement would not be right either,
+since some take long. So the server is asked for another connection from time to time. If it grants
+none, the open connections are shut down, and the code that waits on them fails.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ATTEMPTS = 2
 
 @contextmanager
 def watched(address: str, *, every: float = EVERY, patience: int = PATIENCE) -> Iterator[None]:
-    """Shut down all connections made inside once the server answers nobody.
+    """Shut down all connections made inside once the server answers no more.
 
     Args:
-        address: How to connect to it.
+        address: The address of the server.
         every: Seconds from one attempt to the next.
         patience: Seconds until an attempt has failed.
     """
@@ -55,7 +55,7 @@ def watched(address: str, *, every: float = EVERY, patience: int = PATIENCE) -> 
         for connection in connections:
             _shut_down(connection)
 
-    # dlt makes its connections itself, and offers no way to have a word in it.
+    # dlt makes its connections itself, and offers no hook for that.
     psycopg2.connect = noted
     threading.Thread(target=watch, daemon=True, name="msgconv watchdog").start()
     try:
@@ -66,7 +66,7 @@ def watched(address: str, *, every: float = EVERY, patience: int = PATIENCE) -> 
 
 
 def _answers(connect: Any, address: str, patience: int) -> bool:
-    """Tell whether a server says anything to a new connection, if only a refusal."""
+    """Tell whether a server answers a new connection at all; a refusal is an answer."""
     began = time.monotonic()
     try:
         connect(address, connect_timeout=patience).close()

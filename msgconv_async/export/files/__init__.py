@@ -3,8 +3,8 @@
 A file is there whole or not at all; see `WholeFile`. Rows are written as reports come, so that
 memory does not grow with them.
 
-The columns are a table's own and, as the last, ``complete``: False in a row whose interval was
-still open when it was asked for.
+The columns are those of the table and a last one, ``complete``. It is False in a row whose interval
+was still open when it was asked for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def table_files(
     """Return the files of tables in a format.
 
     Args:
-        folder: Where they go; it is made if it is missing.
+        folder: The folder of the files; it is made if it is missing.
         format: ``"parquet"``, ``"csv"`` or ``"ndjson"``, which is also how their names end.
         tables: Which of the tables to write.
 

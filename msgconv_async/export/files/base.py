@@ -1,4 +1,4 @@
-"""What the files of all formats share: one for each table, put in their places together."""
+"""The common part of all formats: one file for each table, put in their places together."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ FileFormat: TypeAlias = Literal["parquet", "csv", "ndjson"]
 class TableFiles(ABC):
     """Files of the tables of reports, such as ``skill_metrics.csv``, in one folder.
 
-    Use it as a context manager. `commit` puts every file in its place, in one step each, and in the
-    place of one that has the same name; without it, nothing has changed. See `WholeFile`.
+    Use it as a context manager. `commit` puts every file in its place, in one step each, and
+    replaces a file of the same name. Without `commit`, nothing changes. See `WholeFile`.
 
     Args:
-        folder: Where they go; it is made if it is missing.
-        format: How their names end.
-        tables: Which of the tables to write. One that gets no rows is a file as well.
+        folder: The folder of the files; it is made if it is missing.
+        format: The ending of their names.
+        tables: Which of the tables to write. A table without rows is a file as well.
 
     Raises:
         ConfigurationError: On entering: no file could be written there.
@@ -35,7 +35,7 @@ class TableFiles(ABC):
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        format: FileFormat,  # noqa: A002 - the name that everybody looks for
+        format: FileFormat,  # noqa: A002 - the usual name
         tables: Sequence[Table],
     ) -> None:
         self._folder = Path(folder)
@@ -63,14 +63,14 @@ class TableFiles(ABC):
 
     @abstractmethod
     def _begin(self, streams: Mapping[Table, BinaryIO]) -> None:
-        """Take note of where to write."""
+        """Take note of the streams to write to."""
 
     @abstractmethod
     def add(self, account_id: str, report: ConversationReport) -> int:
         """Write a report's rows.
 
         Args:
-            account_id: Whose report it is.
+            account_id: The account of the report.
             report: The report. Its newest interval may still have been open.
 
         Returns:
@@ -84,7 +84,7 @@ class TableFiles(ABC):
         """
 
     def commit(self) -> None:
-        """Say that these were all, and put the files in their places.
+        """Finish the files, and put them in their places.
 
         Raises:
             OSError: It cannot be written: a disk is full, perhaps. Nothing has changed.

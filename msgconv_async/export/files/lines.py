@@ -17,7 +17,7 @@ COMPLETE = "complete"
 """The last column of files: whether the row's interval was complete when it was asked for."""
 
 _METRICS = slice(-1 - len(METRICS), -1)
-"""Where a row has its metrics: they are numbers, and need no conversion."""
+"""The place of a row's metrics: they are numbers, and need no conversion."""
 
 _ENCODER = msgspec.json.Encoder()
 

@@ -46,14 +46,14 @@ class ParquetFiles(TableFiles):
         )
 
     def commit(self) -> None:
-        """Say that these were all, and put the files in their places."""
+        """Finish the files, and put them in their places."""
         for groups in self._groups.values():
             groups.finish()
         super().commit()
 
 
 def _with_complete(rows: pa.Table, still_open: Sequence[datetime]) -> pa.Table:
-    """Add to rows whether the interval of each was complete: one end, one interval."""
+    """Add to each row whether its interval was complete; an end belongs to one interval."""
     ends = rows["interval_end"]
     found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
     return rows.append_column(_COMPLETE, compute.invert(found))
@@ -80,9 +80,9 @@ class _RowGroups:
         self._writer.close()
 
     def close(self) -> None:
-        with suppress(OSError):  # a disk that is full has been told of
+        with suppress(OSError):  # the error of a full disk was raised before
             self._writer.close()
-        self._writer.is_open = False  # else it would try once more when it is collected
+        self._writer.is_open = False  # else it would try again in garbage collection
 
     def _write(self) -> None:
         self._writer.write_table(pa.concat_tables(self._waiting))

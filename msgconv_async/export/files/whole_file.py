@@ -1,9 +1,9 @@
 """A file that is there whole or not at all.
 
-What is written goes to a temporary file in the same folder, which takes the place of the file when
-it is complete and stored. The writer holds a lock on the temporary file (``flock``), which ends
-with the process, however that ends. So a temporary file whose lock is free was abandoned, and only
-such a file is removed. Where there are no such locks, as on Windows, nothing is removed.
+The data goes to a temporary file in the same folder, which replaces the file when it is complete
+and stored. The writer holds a lock on the temporary file (``flock``). The lock ends with the
+process, even with a killed one. So a temporary file whose lock is free was abandoned, and only such
+a file is removed. On systems without such locks, as on Windows, nothing is removed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _CAN_REPLACE_OPEN = sys.platform != "win32"
 class WholeFile:
     """A file that is there whole or not at all.
 
-    It is written under a temporary name, and put in its place by `commit`; without a `commit`,
-    whatever stood there before stands there still. A process that is killed may leave the temporary
-    file behind: its name begins with a dot and ends in ``.msgconv``. The next that writes a file in
-    the same folder removes it.
+    It is written under a temporary name, and put in its place by `commit`. Without a `commit`, an
+    earlier file stays as it was. A process that is killed may leave the temporary file behind: its
+    name begins with a dot and ends in ``.msgconv``. The next writer of a file in the same folder
+    removes it.
 
     A new file can be read and written by its owner alone; one that is replaced keeps its mode.
 
     Args:
-        path: The file. Behind a symbolic link, it is the file that is replaced.
+        path: The file. If it is a symbolic link, the file behind it is replaced.
 
     Raises:
         ConfigurationError: On entering: no file could be written there.
@@ -70,14 +70,14 @@ class WholeFile:
             self._temporary.unlink(missing_ok=True)
 
     def store(self) -> None:
-        """See to it that what was written so far would outlast a power cut."""
+        """Store what was written so far, so that it survives a power cut."""
         self.stream.flush()
         os.fsync(self.stream.fileno())
 
     def commit(self) -> None:
-        """Say that this was all, and put it in its place."""
+        """Finish the file, and put it in its place."""
         self.store()
-        if _CAN_REPLACE_OPEN:  # closing it gives up what keeps others from removing it
+        if _CAN_REPLACE_OPEN:  # closing it gives up the lock against removal
             self._temporary.replace(self._path)
             self.stream.close()
         else:
@@ -87,7 +87,7 @@ class WholeFile:
 
 
 def _create_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """Create the temporary file of a file, with that one's mode if it exists.
+    """Create the temporary file for a file, with the mode of that file if it exists.
 
     Temporary files in the same folder that were abandoned are removed first.
 
@@ -123,7 +123,7 @@ def _is_removed(descriptor: int) -> bool:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the files of this kind that nobody writes; what cannot be told is left alone."""
+    """Remove the temporary files that no process writes; files in doubt are left alone."""
     if sys.platform == "win32":
         return
     with suppress(OSError), os.scandir(folder) as entries:
@@ -134,7 +134,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> None:
-    # Neither another file through a link, nor a wait for a pipe's other end.
+    # It must not follow a link to another file, or wait for a pipe's other end.
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False):
