@@ -42,5 +42,5 @@ def notes(history: History) -> list[str]:
     said = [f"* Not collected whole: {', '.join(named)}."] if named else []
     if history.ahead:
         rows = f"{history.ahead:,} row{'s lie' if history.ahead > 1 else ' lies'}"
-        said.append(f"{rows} in the future by this machine's clock, and none of it is shown.")
+        said.append(f"{rows} in the future by this machine's clock, and not shown.")
     return [*said, MILLISECONDS]

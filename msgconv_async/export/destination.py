@@ -90,7 +90,9 @@ def destination(text: str) -> Destination:
 def _destination(text: str) -> Destination:
     name, _, where = text.partition(":")
     if ":memory:" in where:
-        raise ConfigurationError(f"destination {text!r}: nothing that is kept in memory is kept")
+        raise ConfigurationError(
+            f"destination {text!r}: a database in memory is lost when the program ends: name a file"
+        )
     location = _LOCATIONS.get(name)
     arguments = {} if location is None else _located(name, location, where)
     try:
@@ -99,7 +101,7 @@ def _destination(text: str) -> Destination:
         near = get_close_matches(name, dlt.destinations.__all__, 1)
         hint = f"did you mean {near[0]}?" if near else "try duckdb, postgres or filesystem"
         raise ConfigurationError(
-            f"destination {name!r}: dlt has none of that name, {hint}"
+            f"destination {name!r}: dlt has no destination of that name, {hint}"
         ) from None
     if where and location is None:
         raise ConfigurationError(

@@ -328,7 +328,7 @@ def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint 
         changed = changed or any(other.selection != selection for other in left)
     if changed:
         _LOG.warning(
-            "skills and agents are told apart otherwise from now on, or other groups counted;"
+            "from now on other skills, agents or groups are asked for;"
             " what was collected before stays as it is"
         )
         state[_SELECTION] = selection

@@ -195,9 +195,7 @@ _told: set[str] = set()
 def _warn(name: str, where: str) -> None:
     if name not in _told:
         _told.add(name)
-        _LOG.warning(
-            "dlt's setting %s (%s) is not heeded: collecting needs its default", name, where
-        )
+        _LOG.warning("dlt's setting %s (%s) is ignored: collecting needs its default", name, where)
 
 
 @contextmanager

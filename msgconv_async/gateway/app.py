@@ -68,8 +68,8 @@ def gateway(
     """Make a gateway to some accounts, for one's own server.
 
     Run it with ``handler_cancellation=True``, so that a client that hangs up ends its request, and
-    with a ``shutdown_timeout`` in which what is in flight may end. Who may reach it is the server's
-    business; `msgconv gateway` refuses what is unsafe.
+    with a ``shutdown_timeout`` in which requests in flight may end. Your server decides who may
+    reach it; `msgconv gateway` refuses what is unsafe.
 
     Args:
         accounts: Those that may be asked about, each once, with the credentials that the clients

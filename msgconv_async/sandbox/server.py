@@ -248,7 +248,7 @@ class Sandbox:
         for conversation in conversations:
             if conversation.account not in self._account_ids:
                 raise ConfigurationError(
-                    f"account {conversation.account!r} is none of the sandbox's"
+                    f"account {conversation.account!r} is not one of the sandbox's"
                 )
             self._added.setdefault(conversation.account, []).append(conversation)
             self._aggregates.forget(conversation.account)

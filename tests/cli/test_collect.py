@@ -93,7 +93,10 @@ def test_an_account_that_fails_is_named_and_the_others_are_collected(
         (("71", "--every", "9" * 30 + "h"), "is not a time such as 30m or 1h"),
         (("71", "--every", "90s"), "--every=90s: it must be 5m to 12h"),
         (("71", "--skills", "x"), "--skills="),
-        (("71", "--destination", "nosuch"), "destination 'nosuch': dlt has none of that name"),
+        (
+            ("71", "--destination", "nosuch"),
+            "destination 'nosuch': dlt has no destination of that name",
+        ),
         (("71", "--destination", "postgres"), "DESTINATION__POSTGRES__CREDENTIALS"),
         (("71", "--dataset", "msgconv"), "DuckDB cannot tell it from its file"),
     ],

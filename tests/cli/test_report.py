@@ -157,8 +157,8 @@ def test_rows_of_the_future_are_told(history: History) -> None:
     told = [notes(msgspec.structs.replace(history, ahead=number)) for number in (0, 1, 1234)]
     assert [
         [],
-        ["1 row lies in the future by this machine's clock, and none of it is shown."],
-        ["1,234 rows lie in the future by this machine's clock, and none of it is shown."],
+        ["1 row lies in the future by this machine's clock, and not shown."],
+        ["1,234 rows lie in the future by this machine's clock, and not shown."],
     ] == [[note for note in each if "future" in note] for each in told]
 
 

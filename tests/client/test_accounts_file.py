@@ -174,8 +174,16 @@ MISTAKES = {
         4,  # where the table stands that lacks it, not where its array begins
         "credentials is missing",
     ),
-    "a number of five thousand digits": (f"accounts = {'1' * 5000}\n", None, "beyond all measure"),
-    "a tower of arrays": (f"accounts = {'[' * 9999}{']' * 9999}\n", None, "beyond all measure"),
+    "a number of five thousand digits": (
+        f"accounts = {'1' * 5000}\n",
+        None,
+        "too long, or nested too deeply",
+    ),
+    "a tower of arrays": (
+        f"accounts = {'[' * 9999}{']' * 9999}\n",
+        None,
+        "too long, or nested too deeply",
+    ),
     "a variable that ends in a line end": (
         MAIN.replace('"SECRET"', '"FROM_A_FILE"'),
         4,

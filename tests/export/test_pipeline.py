@@ -113,7 +113,7 @@ def test_another_selection_is_told_of(
     """Once: what was collected is not read again."""
     for skills in (None, None, "all", "all"):
         collect(world, file, skills=skills, agents=None)
-    assert 1 == caplog.text.count("skills and agents are told apart otherwise from now on")
+    assert 1 == caplog.text.count("from now on other skills, agents or groups are asked for")
 
 
 def test_an_outage_longer_than_the_api_remembers_is_a_gap(

@@ -143,7 +143,7 @@ def test_what_a_file_says_has_no_say_either_and_is_told(
     assert set(world.truth(EDGE - DAY, EDGE)["account_metrics"]) >= set(found["account_metrics"])
     said = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     names = ("load.raise_on_failed_jobs", "restore_from_destination")
-    told = "dlt's setting {} (config.toml) is not heeded: collecting needs its default"
+    told = "dlt's setting {} (config.toml) is ignored: collecting needs its default"
     assert [told.format(name) for name in names] == sorted(said)
 
 

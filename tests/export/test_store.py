@@ -47,10 +47,10 @@ def where(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nosuch", "destination 'nosuch': dlt has none of that name, try"),
+        ("nosuch", "destination 'nosuch': dlt has no destination of that name, try"),
         ("postgres:postgresql://me:hush@host/db", "destination 'postgres' takes no location"),
-        ("postgresql://x", "dlt has none of that name, did you mean postgres?"),
-        ("duckdb::memory:", "nothing that is kept in memory is kept"),
+        ("postgresql://x", "dlt has no destination of that name, did you mean postgres?"),
+        ("duckdb::memory:", "a database in memory is lost when the program ends: name a file"),
         ("postgres", "destination 'postgres' needs credentials: .*POSTGRES__CREDENTIALS"),
         ("filesystem", "destination 'filesystem' needs bucket_url: .*FILESYSTEM__BUCKET_URL"),
         ("filesystem:nosuch://x", "destination 'filesystem': Protocol not known: nosuch"),

@@ -391,5 +391,5 @@ async def test_a_closed_bucket_tells_of_what_was_added_to_it(ask: Ask) -> None:
 
 
 async def test_a_conversation_of_an_account_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="account '5' is none of the sandbox's"):
+    with pytest.raises(ConfigurationError, match="account '5' is not one of the sandbox's"):
         Sandbox().add(Conversation("5", NOW, agent=1, resolved_by="CCP", handling_time_ms=1))

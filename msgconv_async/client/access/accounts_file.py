@@ -113,7 +113,9 @@ class _File:
             what = found["what"] if found else "this is not TOML"
             raise ConfigurationError(f"{name}, line {line}: {what}") from None
         except (ValueError, RecursionError):  # a number of thousands of digits, a tower of arrays
-            raise ConfigurationError(f"{name}: a value in it is beyond all measure") from None
+            raise ConfigurationError(
+                f"{name}: a value in it is too long, or nested too deeply"
+            ) from None
 
     def accounts(self) -> list[Account]:
         self._check((), self._document, ("accounts",), ("credentials",))

@@ -161,7 +161,7 @@ class CheckpointStore:
     # What follows runs in the thread.
 
     def _open(self) -> None:
-        # Imported here, for not every Python has it, nor every program a use for it.
+        # Imported here: some builds of Python lack it, and most programs do not need it.
         import sqlite3  # noqa: PLC0415
 
         try:

@@ -96,7 +96,7 @@ _AGREE = 60.0
 """Seconds by which clocks may differ and still agree, where no bucket is read again."""
 
 _AHEAD = 2 * BUCKET
-"""How far a position may be ahead of an answer before it is told."""
+"""How far a position may be ahead of an answer before it is reported."""
 
 _MINUTE = timedelta(minutes=1)
 
@@ -321,7 +321,7 @@ class Following:
             return failed
 
     async def _steps(self, account: Account) -> Sequence[Step]:
-        """Return what comes of asking; whatever fails in it, fails for this account alone."""
+        """Return the steps that an answer leads to. Any failure is a step of this account alone."""
         try:
             return await self._read(account)
         except SessionUnusable:

@@ -105,7 +105,7 @@ class Memory:
     def resolved(self, day: int) -> array[float]:
         """Return what was resolved on a day, by its number since 1970; NaN where it is not known.
 
-        It is the quick form of `day`, for who adds up hundreds of accounts.
+        It is the quick form of `day`, for sums over hundreds of accounts.
         """
         half = day % 2
         if self._days[half] != day:
@@ -119,7 +119,7 @@ class Memory:
     @property
     def today(self) -> int:
         """The number of the newest bucket's day; it has one once a bucket was added."""
-        assert self.newest is not None  # noqa: S101 - whoever asks has looked
+        assert self.newest is not None  # noqa: S101 - callers have looked
         return self.newest // A_DAY
 
     def summary(self) -> Summary | None:

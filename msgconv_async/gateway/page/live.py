@@ -88,7 +88,7 @@ class Viewer:
 
 
 class Row(msgspec.Struct):
-    """What is known of an account, as a browser is told it.
+    """The state of an account, as it is sent to a browser.
 
     Attributes:
         id: The account's id.
@@ -109,7 +109,7 @@ class Live:
     """What is known of the accounts, for as many as look.
 
     Args:
-        session: Asks; shared with those whom the gateway serves.
+        session: The gateway's session, shared with its clients.
         accounts: Those that are followed.
         pacer: Returns an account's pacer, by its id.
     """
@@ -166,7 +166,7 @@ class Live:
             self.leave(viewer)
 
     def beat(self) -> bytes:
-        """Return what is told when nothing was for a while: that all is well.
+        """Return the message that is sent when nothing changed for a while.
 
         It is an event rather than a comment, since a page cannot see comments, and has to know a
         connection that is dead.

@@ -1,4 +1,4 @@
-"""Who may look: whoever has shown the gateway's token, for some hours, by a cookie.
+"""Logins to the page: a cookie lets a browser in for some hours after it sent the gateway's token.
 
 The cookie is a random name of a session that is kept here, never the token: it opens the page and
 nothing else, and is worth nothing after a restart. Wrong tokens are answered late, and a machine
@@ -56,7 +56,7 @@ class Logins:
         return self._token is not None
 
     def lets_in(self, request: web.Request) -> bool:
-        """Tell whether a request comes from somebody who has logged in."""
+        """Tell whether a request comes from a browser that has logged in."""
         if self._token is None:
             return True
         ends = self._ends.get(_digest(request.cookies.get(COOKIE, "")))

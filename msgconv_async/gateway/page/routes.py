@@ -91,7 +91,7 @@ class Page:
     """The page's routes.
 
     Args:
-        live: What is told.
+        live: The source of the page's data.
         token: The gateway's; None lets everybody in.
     """
 
