@@ -3,9 +3,9 @@
 An account's position is the end of the last bucket that was taken, a digest of each bucket that is
 still settling, and the buckets before it that could not be taken. Events may reach a settling
 bucket late, so it is read again and compared. A bucket that an answer left out, or that could not
-be read, is reported once as a failure and asked for again at each turn, until an answer has it or it
-lies too far back. Every item comes with the position that holds once it is taken, so that nothing
-moves before somebody has it.
+be read, is reported once as a failure. It is asked for again at each turn, until an answer has it
+or it lies too far back. Every item comes with the position that holds once it is taken, so that
+nothing moves before somebody has it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
