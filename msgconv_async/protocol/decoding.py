@@ -368,7 +368,7 @@ def _read(body: bytes, on_unknown: OnUnknown | None) -> _Read:
     try:
         return _read_whole(body, on_unknown)
     except msgspec.ValidationError as error:
-        return _read_in_parts(body, _Survey(on_unknown, error))
+        return _read_in_parts(body, on_unknown, error)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
 
@@ -396,10 +396,13 @@ def _read_whole(body: bytes, on_unknown: OnUnknown | None) -> _Read:
 
 def _read_with_new_members(body: bytes, on_unknown: OnUnknown | None) -> _Read | None:
     """Read a document that may have members which are not known; None if it must go in parts."""
-    read = _NEW.read(body, on_unknown or (lambda _: None))
+    read = _NEW.read(body)
     if read is None:
         return None
-    _check_utf8(body)  # what is skipped is not decoded
+    _check_utf8(body)  # the values of new members are skipped, and not decoded
+    if on_unknown is not None:
+        for place in read.new:
+            on_unknown(place)
     told = [_Told(place, *interval) for place, interval in enumerate(read.intervals)]
     return _Read(read.whole, told)
 
@@ -421,7 +424,9 @@ def _is_flood(body: bytes) -> bool:
     return parts > windows * _WINDOW // OBJECT_BYTES
 
 
-def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
+def _read_in_parts(
+    body: bytes, on_unknown: OnUnknown | None, refused: msgspec.ValidationError
+) -> _Read:
     try:
         outline = _OUTLINE.decode(body)
         _check_utf8(body)  # skipped parts are not decoded
@@ -430,6 +435,7 @@ def _read_in_parts(body: bytes, survey: _Survey) -> _Read:
         raise UnexpectedResponse(what, where=path.rstrip("`") or "$") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(body, error) from None
+    survey = _Survey(on_unknown, refused)
     survey.unknown_in(Raw(body), Document, "$")
     sections: dict[str, Any] = {}
     whole: Sections | UnexpectedResponse
@@ -511,7 +517,8 @@ class _Survey:
     def __init__(self, on_unknown: OnUnknown | None, error: msgspec.ValidationError) -> None:
         self._on_unknown = on_unknown
         self._left = _SURVEYED
-        if first := UNKNOWN_FIELD.fullmatch(str(error)):
+        first = UNKNOWN_FIELD.fullmatch(str(error))
+        if first and first["name"] not in OTHER_NAMES:
             self._tell(f"{first['path'] or '$'}.{shown(first['name'])}")
 
     def unknown_in(self, part: Raw, kind: Any, path: str) -> None:

@@ -9,7 +9,7 @@ bounded; answers with more are read in parts (`decoding`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, get_origin
 
 import msgspec
@@ -67,10 +67,12 @@ class ReadDocument(NamedTuple):
     Attributes:
         whole: The sections over the whole time frame.
         intervals: Each interval's timestamp and sections, as they came.
+        new: The places of new members, once for each kind.
     """
 
     whole: Sections
     intervals: list[tuple[int, Sections]]
+    new: Iterable[str]
 
 
 class NewMembers:
@@ -108,12 +110,8 @@ class NewMembers:
         self._learnt = learnt
         return True
 
-    def read(self, body: bytes, tell: Callable[[str], None]) -> ReadDocument | None:
+    def read(self, body: bytes) -> ReadDocument | None:
         """Decode an answer.
-
-        Args:
-            body: The answer.
-            tell: Called with the place of each new member, once for each kind.
 
         Returns:
             The document; None if it must be read in parts.
@@ -132,9 +130,6 @@ class NewMembers:
             places: dict[str, None] = {}
             document = reader.document(told, places)
             self.expected = document is not None and bool(places)
-            if document is not None:
-                for place in places:
-                    tell(place)
             return document
         return None
 
@@ -199,7 +194,7 @@ class _Reader:
             intervals = [usual.interval(interval) for interval in elements(told.intervals, UNSET)]
         except _NothingElse:
             return None
-        return ReadDocument(whole, intervals)
+        return ReadDocument(whole, intervals, places)
 
 
 class _Usual:

@@ -31,6 +31,9 @@ def database(server: str) -> Iterator[str]:
     """Return how to connect to a PostgreSQL server that holds nothing yet."""
     yield server
     with closing(psycopg2.connect(server)) as connection, connection.cursor() as cursor:
-        for schema in ("conversations", "conversations_staging"):
-            cursor.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        cursor.execute(
+            "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, 'conversations')"
+        )
+        for (schema,) in cursor.fetchall():
+            cursor.execute(f"DROP SCHEMA {schema} CASCADE")
         connection.commit()

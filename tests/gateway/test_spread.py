@@ -147,7 +147,7 @@ async def test_three_gateways_of_which_one_is_killed_and_comes_back() -> None:
                 await asyncio.sleep(4)
                 back = loop.time()
                 gateways[1] = await _start(ports[1], upstreams[1])
-                await asyncio.sleep(5)
+                await asyncio.sleep(7)
                 ended = loop.time()
                 over.set()
                 await asyncio.gather(*tasks)
@@ -158,7 +158,7 @@ async def test_three_gateways_of_which_one_is_killed_and_comes_back() -> None:
                 await gateway.communicate()
 
     before = service.gateways(began, killed)
-    without = service.gateways(killed + 1, back)
+    without = service.gateways(killed + 2, back)
     after = service.gateways(ended - 2, ended)
     for settled in (before, without, after):
         assert set(ACCOUNTS) == settled.keys()
