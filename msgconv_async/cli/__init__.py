@@ -1,7 +1,6 @@
 """The command ``msgconv``: results on stdout, everything else on stderr.
 
-Exit codes: 0 all well, 1 something failed, 2 the command line was wrong, 130 interrupted (Ctrl-C),
-141 the reader of the output went away (as ``yes | head -1`` exits), 143 terminated (SIGTERM).
+The exit codes stand in `console`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TextIO
 
-from msgconv_async.cli.streams import unbroken_stdout, visible
-
-OK, FAILED, USAGE = 0, 1, 2
-INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
+from msgconv_async.cli.console import (
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    USAGE,
+    complain,
+    give_up,
+)
+from msgconv_async.cli.streams import unbroken_stdout
 
 _EXTRAS = {
     **dict.fromkeys(("cyclopts", "plotext", "rich"), ("the command line", "cli")),
@@ -41,16 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _exit_code(sys.argv[1:] if arguments is None else arguments)
 
 
-def complain(message: str) -> None:
-    """Write a line on stderr. The command does not fail if that cannot be written."""
-    try:
-        print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
-    except BlockingIOError:  # no program reads it for now
-        pass
-    except OSError:
-        _give_up(sys.stderr)
-
-
 def _exit_code(arguments: Sequence[str]) -> int:
     """Run a command, and return the exit code for its result."""
     try:
@@ -61,10 +55,10 @@ def _exit_code(arguments: Sequence[str]) -> int:
     except asyncio.CancelledError:
         return TERMINATED
     except BrokenPipeError:
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
         return BROKEN_PIPE
     except OSError as error:  # such as a disk that is full
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
         complain(f"cannot write: {error.strerror or 'stdout is closed'}")
         return FAILED
     except ModuleNotFoundError as error:
@@ -82,11 +76,6 @@ def _open_what_is_closed() -> None:
     for name, mode in (("stdout", "r"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
-
-
-def _give_up(stream: TextIO) -> None:
-    """Send a stream to nowhere, so that flushing it once more at exit does not fail."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(arguments: Sequence[str]) -> int:

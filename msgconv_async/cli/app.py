@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from msgconv_async import __version__
-from msgconv_async.cli import OK, USAGE, complain
+from msgconv_async.cli.console import OK, USAGE, complain
 from msgconv_async.cli.output import Format
 from msgconv_async.cli.parameters import (
     AccessOptions,
-    Ids,
+    IdsOption,
     QueryOptions,
     ShardOrNone,
     StoreOptions,
@@ -348,9 +348,9 @@ def collect(
     every: Time = None,
     once: Switch = False,
     shard: ShardOrNone = None,
-    skills: Ids = "all",
-    agents: Ids = "all",
-    groups: Ids = None,
+    skills: IdsOption = "all",
+    agents: IdsOption = "all",
+    groups: IdsOption = None,
 ) -> int:
     """Keep every closed five-minute bucket of accounts in a database, until Ctrl-C.
 

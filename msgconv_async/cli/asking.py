@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
-from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli import show
+from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.progress import Bar
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.many.fan_out import MAX_IN_FLIGHT

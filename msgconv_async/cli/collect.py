@@ -15,7 +15,7 @@ from threading import Event, Thread
 from types import FrameType
 from typing import NoReturn
 
-from msgconv_async.cli import FAILED, OK, complain
+from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.progress import Progress
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
@@ -137,7 +137,7 @@ class Collect:
         except Exception as error:
             if self._every is None:
                 raise
-            _LOG.exception("this is a fault of msgconv's")
+            _LOG.exception("this is a bug in msgconv")
             return FAILED, f"the round failed: {type(error).__name__}"
         return FAILED if progress.failed else OK, f"{progress.summary()} into {self._store}"
 

@@ -7,7 +7,7 @@ import logging
 
 import anyio
 
-from msgconv_async.cli import OK, complain
+from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.demo import ACCOUNTS, LATENCY, LIMIT
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.client.access.account import Account

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from msgconv_async.cli import complain
 from msgconv_async.cli.asking import Asking
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.progress import Progress
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import tables_of

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import anyio
 
-from msgconv_async.cli import complain, show
+from msgconv_async.cli import show
 from msgconv_async.cli.asking import Asking
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.output import (
     CSV_HEADER,
     Format,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from msgconv_async.cli import OK, complain
+from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.errors import ConfigurationError

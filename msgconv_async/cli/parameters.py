@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, Token
 
-from msgconv_async.cli import complain
+from msgconv_async.cli.console import complain
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError
@@ -59,7 +59,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
 ShardOrNone = Annotated[tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1)]
-Ids = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
+IdsOption = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 Switch = Annotated[bool, Parameter(negative="")]
 
 
@@ -130,9 +130,9 @@ class QueryOptions:
 
     timeframe: Whole
     interval: WholeOrNone = None
-    skills: Ids = None
-    agents: Ids = None
-    groups: Ids = None
+    skills: IdsOption = None
+    agents: IdsOption = None
+    groups: IdsOption = None
     timeout: float = TIMEOUT
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False
 

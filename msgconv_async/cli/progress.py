@@ -8,7 +8,8 @@ from typing import Self
 
 from rich import progress
 
-from msgconv_async.cli import complain, show
+from msgconv_async.cli import show
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.figures import duration
 
 EVERY = 10.0

@@ -12,8 +12,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from msgconv_async.cli import FAILED, OK, complain, show
+from msgconv_async.cli import show
 from msgconv_async.cli.captions import marked, notes, period, skill_name
+from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
 from msgconv_async.cli.output import Output
 from msgconv_async.cli.streams import visible

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from contextlib import suppress
 
-from msgconv_async.cli import OK, complain
+from msgconv_async.cli.console import OK, complain
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
 
 

@@ -13,7 +13,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from msgconv_async.cli import complain, show
+from msgconv_async.cli import show
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.figures import MILLISECONDS, SHORT_HEADINGS, Figures, duration
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.streams import visible

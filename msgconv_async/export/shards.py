@@ -5,10 +5,10 @@ shard is a dlt pipeline of its own: of its own name, state and staging dataset. 
 staging dataset, one would truncate the rows of the other, or merge them a second time
 (https://github.com/dlt-hub/dlt/issues/4297).
 
-When the number of shards changes, an account may come to another shard. Where it stands is then in
-the state of the pipeline that had it before. So a shard looks at the pipelines of other numbers of
-shards, and takes over what those know better: the position that is further on. It remembers of each
-the load that it has looked at, and reads its state only if there was another since.
+When the number of shards changes, an account may come to another shard. Its position is then in the
+state of the pipeline that had it before. So a shard reads the states of pipelines of other numbers
+of shards, and takes the later position of each account. It stores the last load that it read from
+each pipeline, and reads that pipeline again only after a newer load.
 """
 
 from __future__ import annotations

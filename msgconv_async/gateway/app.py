@@ -111,7 +111,7 @@ def gateway(
 
 
 class _Asked(NamedTuple):
-    """An account that was asked, or that something is believed of."""
+    """An account that was asked, or whose limit was learnt before."""
 
     account: Account
     pacer: Pacer
@@ -248,7 +248,7 @@ class _Gateway:
         try:
             query = await read()
             given = self._too_late(asked, query) or await self._fetch(asked, query)
-        except parameters.MalformedRequest as error:
+        except parameters.WrongParameters as error:
             given = Refusal(400, "question", str(error))
         except MsgConvError as error:
             given = self._failed(asked, error)

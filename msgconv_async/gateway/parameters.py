@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MOST_FIELDS = 100
 
 
-class MalformedRequest(Exception):
+class WrongParameters(Exception):
     """A question that the service would refuse; the text says why."""
 
 
@@ -40,14 +40,14 @@ def from_query_string(text: str) -> ConversationQuery:
     """Read the parameters of a GET.
 
     Raises:
-        MalformedRequest: A parameter is missing, wrong, unknown, or given twice.
+        WrongParameters: A parameter is missing, wrong, unknown, or given twice.
     """
     try:
         pairs = parse_qsl(
             text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS
         )
     except ValueError:
-        raise MalformedRequest("the query string cannot be read") from None
+        raise WrongParameters("the query string cannot be read") from None
     return _query(pairs)
 
 
@@ -55,12 +55,12 @@ def from_json(body: bytes) -> ConversationQuery:
     """Read the parameters of a POST.
 
     Raises:
-        MalformedRequest: A parameter is missing, wrong or unknown, or the body is no JSON object.
+        WrongParameters: A parameter is missing, wrong or unknown, or the body is no JSON object.
     """
     try:
         given = msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest(f"the body must be a JSON object: {error}") from None
+        raise WrongParameters(f"the body must be a JSON object: {error}") from None
     return _query(given.items())
 
 
@@ -69,27 +69,27 @@ def _query(pairs: Iterable[tuple[str, Any]]) -> ConversationQuery:
     for name, value in pairs:
         if name not in _PARAMETERS:
             known = ", ".join(_PARAMETERS)
-            raise MalformedRequest(f"{name[:60]!r} is not a parameter: known are {known}")
+            raise WrongParameters(f"{name[:60]!r} is not a parameter: known are {known}")
         if name in given:
-            raise MalformedRequest(f"{name} is given twice")
+            raise WrongParameters(f"{name} is given twice")
         given[name] = _read(name, value)
     for name in ("timeframe", "v"):
         if name not in given:
-            raise MalformedRequest(f"{name} is required")
+            raise WrongParameters(f"{name} is required")
     try:
         return ConversationQuery(**{_PARAMETERS[name]: value for name, value in given.items()})
     except InvalidQuery as error:
         name = _ON_THE_WIRE[error.parameter]
-        raise MalformedRequest(str(error).replace(error.parameter, name, 1)) from None
+        raise WrongParameters(str(error).replace(error.parameter, name, 1)) from None
 
 
 def _read(name: str, value: Any) -> Any:
     if type(value) is int:
         value = str(value)
     if not isinstance(value, str):
-        raise MalformedRequest(f"{name} must be a string")
+        raise WrongParameters(f"{name} must be a string")
     if name.endswith("Ids"):
         return value if value == "all" else value.split(",")
     if not _NUMBER.fullmatch(value):
-        raise MalformedRequest(f"{name} must be a whole number")
+        raise WrongParameters(f"{name} must be a whole number")
     return int(value)

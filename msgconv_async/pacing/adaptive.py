@@ -18,23 +18,28 @@ What moves it from one state to the next:
 State      What it does                    What ends it
 =========  ==============================  ========================================================
 cold       Each answer to a request that   The first refusal: refused.
-           had to wait raises both knobs,
-           about twofold a round trip.
-resting    The steered knob lies under     x reaches 1, after 40 answers or more: probing.
-           the ceiling and approaches it.  A refusal, by another client's probe: it gives way by
+           had to wait raises both knobs,  A belief from another time (`believe`): resting.
+           some twofold a round trip.      A gateway that paces (`open`) raises both knobs to their
+                                           upper bounds; it stays cold.
+resting    The steered knob lies under     x reaches 1: probing. That takes 40 answers, or more if
+           the ceiling and approaches it.  the rest is a calm one. Where few answers come after a
+                                           fall, those of half a minute do, or of a minute.
+                                           A refusal, by another client's probe: it gives way by
                                            7 % and is refused.
-probing    The steered knob rises above    A refusal: refused. That is the ceiling now. In the same
-           the ceiling, ever faster.       place as before, it makes the next rest longer.
-refused    A rest has begun. What had      The answer to a later start: resting.
-           started before still returns.   A third start refused in a row: outage.
+probing    The steered knob rises above    A refusal: refused. There is the ceiling now; found in
+           the ceiling, ever faster.       the same place as before, it makes the next rest longer.
+refused    The knob was lowered. Answers   The answer to a later start: resting.
+           and refusals of requests that   A third start refused in a row: outage.
+           were sent before still arrive.
 outage     Nothing starts until            The pause is over, and one start goes first: returning.
            Retry-After, or for a third of
            the time since the first
            refusal.
-returning  The one that went first is      It is refused: outage.
-           under way, before all others.   It is answered: resting. If this was the second outage
-                                           in a row, the requests accepted between the two, divided
-                                           by the time, are the ceiling: it is a quota.
+returning  One start went first. The       A refusal: outage. An answer: resting. A failure tells
+           others follow when it is        nothing, and the next outcome decides.
+           answered, or when its head      If accepted starts were counted from the end of another
+           start of 1.5 s at most is       outage, or from the first start of all, this may be a
+           over.                           quota: see `_refusals_ended`.
 =========  ==============================  ========================================================
 
 The place of the ceiling: a limit on requests in flight that refused the nth request allows n - 1. A
@@ -313,9 +318,10 @@ class AdaptiveLimit:
         """Take the first answer after refusals as a full moment, from which throughput counts.
 
         After an outage, that moment is when the limit let requests through again. The requests
-        accepted from there to the end of the next outage are exactly its quota. But one outage
-        alone may be an incident, which shows no quota. In that case the time for which the outage
-        made us wait does not count either.
+        accepted from there to the end of the next outage are exactly its quota; so are those from
+        the first start of all to the end of the first outage. But an outage after an answered time
+        may be an incident, which shows no quota. In that case the time for which the outage made us
+        wait does not count either.
         """
         probe, throughput = self._probe, self._throughput
         ended = self._refusals.end(start)

@@ -17,7 +17,7 @@ import msgspec
 from msgconv_async.protocol.buckets import BUCKET, EPOCH, Window, floor, window
 from msgconv_async.protocol.report import AgentBreakdown, ConversationMetrics, SkillBreakdown
 from msgconv_async.sandbox.events import Source
-from msgconv_async.sandbox.parameters import Ids, Parameters
+from msgconv_async.sandbox.parameters import IdSet, Parameters
 
 _Cell = list[int]
 """Three counts, then three handling times in milliseconds: by CCP, by consumer, by system."""
@@ -136,7 +136,7 @@ def _no_cells() -> _Cells:
     return defaultdict(lambda: defaultdict(list))
 
 
-def _gather(cells: _Cells, buckets: Iterable[_Bucket], groups: Ids) -> None:
+def _gather(cells: _Cells, buckets: Iterable[_Bucket], groups: IdSet) -> None:
     for bucket in buckets:
         for (skill, agent, group), cell in bucket.items():
             if group in groups:

@@ -26,7 +26,7 @@ class _All(Container[int | None]):
 ALL = _All()
 """The word "all": every id is in it."""
 
-Ids = Container[int | None]
+IdSet = Container[int | None]
 """The ids that were asked for."""
 
 
@@ -47,9 +47,9 @@ class Parameters(msgspec.Struct, frozen=True):
 
     timeframe: int
     interval: int | None
-    skills: Ids | None
-    agents: Ids | None
-    groups: Ids
+    skills: IdSet | None
+    agents: IdSet | None
+    groups: IdSet
 
     @classmethod
     def parse(cls, parameters: Mapping[str, Any]) -> Parameters:
@@ -129,7 +129,7 @@ def _number(parameters: Mapping[str, Any], name: str) -> int | None:
     return int(text)
 
 
-def _ids(parameters: Mapping[str, Any], name: str) -> Ids | None:
+def _ids(parameters: Mapping[str, Any], name: str) -> IdSet | None:
     text = _text(parameters, name)
     if text is None:
         return None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from msgconv_async.cli import complain
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.progress import Progress
 
 

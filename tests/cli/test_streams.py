@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from msgconv_async.cli import complain
+from msgconv_async.cli.console import complain
 from msgconv_async.cli.streams import unbroken_stdout, visible, visible_json
 from tests.cli.conftest import Run
 

@@ -14,7 +14,7 @@ import trustme
 
 from msgconv_async import Account
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.page import logins, routes
+from msgconv_async.gateway.page import browser_sessions, routes
 from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import Clock, Sandbox
 from tests.client.support import CLIENT
@@ -56,7 +56,11 @@ async def test_without_a_login_there_is_a_form_and_nothing_else(quick: Clock) ->
         assert sandbox.account_ids[0].encode() not in body
         assert headers["Content-Security-Policy"].startswith("default-src 'none'")
         for target in ("/live/events", "/live/all", f"/live/account/{sandbox.account_ids[0]}"):
-            for given in ({}, {"Cookie": f"{logins.COOKIE}=x"}, {"Cookie": f"msgconv={TOKEN}"}):
+            for given in (
+                {},
+                {"Cookie": f"{browser_sessions.COOKIE}=x"},
+                {"Cookie": f"msgconv={TOKEN}"},
+            ):
                 assert 403 == (await get(url + target, **given))[0]
         await asyncio.sleep(0.7)
         assert 0 == sandbox.requests.total()
@@ -73,7 +77,7 @@ async def test_the_token_opens_the_page_by_a_cookie_that_is_not_the_token(quick:
             cookie["path"],
         )
         assert "" == cookie["secure"]
-        assert str(int(logins.LIFETIME)) == cookie["max-age"]
+        assert str(int(browser_sessions.LIFETIME)) == cookie["max-age"]
         assert TOKEN not in headers["Set-Cookie"]
         assert len(cookie.value) > 40
         given = f"{cookie.key}={cookie.value}"
@@ -116,7 +120,7 @@ async def test_who_logs_out_is_out_at_once(quick: Clock, monkeypatch: pytest.Mon
 async def test_a_wrong_token_is_told_late_and_sets_no_cookie(
     body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logins, "SLOW", 0.2)
+    monkeypatch.setattr(browser_sessions, "SLOW", 0.2)
     async with Sandbox() as sandbox, running(sandbox, token=TOKEN) as url:
         began = time.monotonic()
         status, headers, text = await send(url, "/live/login", body)
@@ -128,14 +132,14 @@ async def test_a_wrong_token_is_told_late_and_sets_no_cookie(
 
 async def test_the_token_cannot_be_tried_out_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """While some wrong ones wait for their answer, even the right one is not looked at."""
-    monkeypatch.setattr(logins, "SLOW", 0.5)
+    monkeypatch.setattr(browser_sessions, "SLOW", 0.5)
     async with Sandbox() as sandbox, running(sandbox, token=TOKEN) as url:
         guesses = [asyncio.create_task(send(url, "/live/login", "token=x")) for _ in range(10)]
         await asyncio.sleep(0.25)
         status, headers, _ = await send(url, "/live/login", f"token={TOKEN}")
         assert (429, "5") == (status, headers["Retry-After"])
         answered = [status for status, _, _ in await asyncio.gather(*guesses)]
-        assert (logins.AT_ONCE, 10) == (answered.count(403), len(answered))
+        assert (browser_sessions.AT_ONCE, 10) == (answered.count(403), len(answered))
         await logged_in(url)
 
 
@@ -154,7 +158,7 @@ async def test_a_form_of_nonsense_size_is_not_read() -> None:
 
 
 async def test_a_login_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "LIFETIME", 0.3)
+    monkeypatch.setattr(browser_sessions, "LIFETIME", 0.3)
     async with Sandbox() as sandbox, running(sandbox, token=TOKEN) as url:
         cookie = await logged_in(url)
         assert 200 == (await get(f"{url}/live/all", Cookie=cookie))[0]
@@ -163,7 +167,7 @@ async def test_a_login_ends_after_its_time(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_so_many_logins_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logins, "SESSIONS", 2)
+    monkeypatch.setattr(browser_sessions, "SESSIONS", 2)
     async with Sandbox() as sandbox, running(sandbox, token=TOKEN) as url:
         cookies = [await logged_in(url) for _ in range(3)]
         given = [(await get(f"{url}/live/all", Cookie=cookie))[0] for cookie in cookies]

@@ -209,7 +209,7 @@ class CallDeadline(Timed):
         self._failure = error
 
     def sent(self, at: float | None) -> None:
-        """Ignore when it was: a call is shared with no other caller."""
+        """Do nothing: only work that is shared needs the time of sending."""
 
     def _late(self) -> DeadlineExceeded:
         message = "no answer in time"

@@ -311,8 +311,8 @@ class _Reading:
     def news(self, account: Account) -> UnexpectedResponse | None:
         """Return the error that tells which buckets cannot be taken, unless it was told before.
 
-        Of those that were handed out before, and settle, it is known as soon as that is told; the
-        others are missing once a later one is taken.
+        A bucket that was handed out before and settles becomes missing when the error is reported.
+        Any other becomes missing when a later bucket is taken.
         """
         untold = [
             end

@@ -130,12 +130,12 @@ class Moves(NamedTuple):
 
 
 class _Believed(NamedTuple):
-    """What an answer, or several side by side, say that may be taken.
+    """The part of an answer, or of the answers to several queries, that is believed.
 
     Attributes:
         intervals: Oldest first.
         closed: The end of the newest closed one.
-        certain: Whether no clock that could be right says that it is later.
+        certain: Whether no plausible clock shows a later time.
     """
 
     intervals: tuple[Interval | Unreadable, ...]
@@ -213,10 +213,10 @@ class Following:
 
     @property
     def moved(self) -> Move | None:
-        """Where the account of the item taken last stands after it; None before the first item.
+        """The position of the last item's account after that item; None before the first item.
 
-        Store it once the item is dealt with: the last move of each account, put together by
-        `Checkpoint.of`, is where following stands.
+        Store it once the item is dealt with. `Checkpoint.of` makes a checkpoint of the last move of
+        each account.
         """
         return None if self._taken_from is None else self._move(self._taken_from)
 

@@ -77,7 +77,7 @@ class Viewer:
         return True
 
     def end(self) -> None:
-        """Let it have nothing more, and what waits for it neither."""
+        """Stop sending to this viewer, and drop its waiting messages."""
         while not self._messages.empty():
             self._messages.get_nowait()
         self._messages.put_nowait(None)
@@ -87,7 +87,7 @@ class Viewer:
         return await self._messages.get()
 
 
-class Row(msgspec.Struct):
+class AccountState(msgspec.Struct):
     """The state of an account, as it is sent to a browser.
 
     Attributes:
@@ -124,7 +124,7 @@ class Live:
         self._accounts = tuple(accounts)
         self._pacer = pacer
         self._memories = {account.id: Memory() for account in self._accounts}
-        self._rows = {account.id: Row(account.id) for account in self._accounts}
+        self._states = {account.id: AccountState(account.id) for account in self._accounts}
         self._encoded: dict[str, msgspec.Raw] = {}
         self._changed: set[str] = set()
         self._together: dict[str, Any] = {"accounts": 0}
@@ -240,7 +240,7 @@ class Live:
 
     def _take(self, item: Item) -> None:
         account_id = item.account.id
-        row = self._rows[account_id]
+        row = self._states[account_id]
         match item:
             case ClosedBucket():
                 self._memories[account_id].add(item.interval)
@@ -281,7 +281,7 @@ class Live:
     def _row(self, account_id: str) -> msgspec.Raw:
         encoded = self._encoded.get(account_id)
         if encoded is None:
-            row = self._rows[account_id]
+            row = self._states[account_id]
             row.summary = self._memories[account_id].summary()
             encoded = self._encoded[account_id] = msgspec.Raw(msgspec.json.encode(row))
         return encoded

@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.hdrs import CACHE_CONTROL, LOCATION, RETRY_AFTER
 
 from msgconv_async.gateway.answers import Refusal
+from msgconv_async.gateway.page.browser_sessions import BrowserSessions, comes_from_here
 from msgconv_async.gateway.page.live import Live
-from msgconv_async.gateway.page.logins import Logins, comes_from_here
 
 BEAT = 15.0
 """Seconds of silence on a stream at most: a page that hears nothing for longer connects again."""
@@ -97,7 +97,7 @@ class Page:
 
     def __init__(self, live: Live, token: str | None) -> None:
         self._live = live
-        self._logins = Logins(token)
+        self._logins = BrowserSessions(token)
         self._files = Files()
 
     def routes(self) -> list[web.RouteDef]:

@@ -1,8 +1,8 @@
-"""Logins to the page: a cookie lets a browser in for some hours after it sent the gateway's token.
+"""Logins to the page: a cookie lets a browser in for some hours after it sent the token.
 
 The cookie is a random name of a session that is kept here, never the token: it opens the page and
-nothing else, and is worth nothing after a restart. Wrong tokens are answered late, and a machine
-that waits for several such answers is not heard: so the token cannot be tried out quickly.
+nothing else, and is worth nothing after a restart. Wrong tokens are answered late, and one
+address may have four attempts open, so a token cannot be guessed quickly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LIFETIME = 12 * 3600.0
 """Seconds that a login is good for."""
 
 SESSIONS = 1000
-"""Logins at most; a new one takes the place of the oldest."""
+"""BrowserSessions at most; a new one takes the place of the oldest."""
 
 SLOW = 1.0
 """Seconds after which a wrong token is answered."""
@@ -38,7 +38,7 @@ ALL_AT_ONCE = 64
 Attempt = Literal["in", "wrong", "busy"]
 
 
-class Logins:
+class BrowserSessions:
     """Sessions of browsers, in memory.
 
     Args:
