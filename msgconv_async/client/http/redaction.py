@@ -53,10 +53,10 @@ def excerpt(body: bytes, secrets: Iterable[str]) -> str:
         return ""
     text = body.decode(errors="replace")
     known = {secret for secret in secrets if secret}
-    spellings = {spelling for secret in known for spelling in _spellings(secret)}
-    if any(len(spelling) < _SHORT and spelling in text for spelling in spellings):
+    spelt = {spelling for secret in known for spelling in spellings(secret)}
+    if any(len(spelling) < _SHORT and spelling in text for spelling in spelt):
         return BLANK  # blanking out single letters would show it, and spoil the rest
-    for spelling in sorted(spellings, key=len, reverse=True):
+    for spelling in sorted(spelt, key=len, reverse=True):
         text = text.replace(spelling, BLANK)
     text = visible(text)
     text = text if len(text) <= _LENGTH else f"{text[:_LENGTH]}…"
@@ -83,8 +83,8 @@ def is_seen(character: str) -> bool:
     return character.isprintable() and character not in _UNDRAWN
 
 
-def _spellings(secret: str) -> Iterator[str]:
-    """A secret as it stands, and as a service may echo it: from a form, from JSON, in HTML."""
+def spellings(secret: str) -> Iterator[str]:
+    """Yield a secret as it stands, and as a service may echo it: in a form, JSON or HTML."""
     yield secret
     yield quote(secret, safe="")
     yield quote_plus(secret)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote, quote_plus
 
 import dlt
 from dlt.common.configuration.specs import CredentialsConfiguration
@@ -16,6 +15,7 @@ from dlt.common.destination.exceptions import SqlClientNotAvailable
 from dlt.common.exceptions import DltException
 from dlt.destinations.sql_client import SqlClientBase
 
+from msgconv_async.client.http.redaction import spellings
 from msgconv_async.export.destination import Destination, StoreFailed, client_of, first_line
 from msgconv_async.export.pipeline import Emptied
 from msgconv_async.export.shards import Shard
@@ -196,7 +196,7 @@ def _secrets(credentials: Any) -> Iterator[str]:
         yield str(credentials.to_native_representation())
     for name in ("password", "aws_secret_access_key", "private_key", "token"):
         if value := getattr(credentials, name, None):
-            yield from {str(value), quote(str(value), safe=""), quote_plus(str(value))}
+            yield from spellings(str(value))
 
 
 def _remove_old_states(client: SqlClientBase[Any], pipeline: dlt.Pipeline) -> None:
