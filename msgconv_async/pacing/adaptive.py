@@ -115,7 +115,6 @@ class AdaptiveLimit:
 
     __slots__ = (
         "_attribution",
-        "_before_run",
         "_cut_at",
         "_cut_seq",
         "_probe",
@@ -153,7 +152,6 @@ class AdaptiveLimit:
         self._throughput = Throughput()
         self._probe = Probe()
         self._refusals = Refusals()
-        self._before_run = self._probe.found
         self._cut_seq = 0  # starts up to this one say nothing about the present curve
         self._cut_at = -math.inf
 
@@ -272,9 +270,9 @@ class AdaptiveLimit:
         start.refused = True
         if start.seq <= self._throughput.seq:
             return
-        if not self._refusals.count:
-            self._before_run = self._probe.found
-        pause = self._refusals.add(start, self._recent, now, max(0.0, retry_after or 0.0))
+        pause = self._refusals.add(
+            start, self._recent, now, max(0.0, retry_after or 0.0), self._probe.found
+        )
         self.paused_until = max(self.paused_until, pause)
         if start.at < self._cut_at + (now - start.at):
             return  # the same news: a full bucket is full for another round trip
@@ -346,7 +344,7 @@ class AdaptiveLimit:
         if mostly and self._rate_bounds[0] < self._rate_bounds[1]:
             self.steered = "rate"  # a quota of requests was used up: slots would have become free
         if self.steered == "rate":
-            probe.resume(self._before_run)
+            probe.resume(ended.before)
             self._rest(accepted / elapsed, accepted / elapsed, new=False, early=False)
             if long:
                 probe.window = min(elapsed * WINDOW_REST, LONGEST_WAIT)

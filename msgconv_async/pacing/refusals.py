@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Final, NamedTuple
 
-from msgconv_async.pacing.probe import LONGEST_WAIT, REST_SECONDS
+from msgconv_async.pacing.probe import LONGEST_WAIT, REST_SECONDS, Found
 from msgconv_async.pacing.recent import RecentStarts, Start
 
 OUTAGE: Final = 3  # starts refused in a row that mean: everything is refused
@@ -28,11 +28,13 @@ class Ended(NamedTuple):
         seconds: From the first start that was refused to the start that was answered.
         turned: About when the limit let requests through again: halfway between the last refusal
             (or the end of its Retry-After) and the start that was answered.
+        before: What was found of the limit before the first of them.
     """
 
     outage: bool
     seconds: float
     turned: float
+    before: Found
 
 
 class Refusals:
@@ -44,13 +46,14 @@ class Refusals:
         last: The last of them; also that of the run before.
     """
 
-    __slots__ = ("_head_start", "_until", "count", "first", "last")
+    __slots__ = ("_before", "_head_start", "_until", "count", "first", "last")
 
     def __init__(self) -> None:
         self.count = 0
         self.first = self.last = _NOBODY
         self._until = -math.inf  # the last refused start, or the end of its Retry-After
-        self._head_start = 0.0
+        self._head_start: float | None = None  # seconds; None if it was taken, or is not needed
+        self._before = Found()
 
     @property
     def is_outage(self) -> bool:
@@ -60,9 +63,11 @@ class Refusals:
     @property
     def is_returning(self) -> bool:
         """Whether, in an outage, the start that goes first is under way."""
-        return self.is_outage and not self._head_start
+        return self.is_outage and self._head_start is None
 
-    def add(self, start: Start, recent: RecentStarts, now: float, retry_after: float) -> float:
+    def add(
+        self, start: Start, recent: RecentStarts, now: float, retry_after: float, found: Found
+    ) -> float:
         """Take note of one more refusal; they may arrive in any order.
 
         Args:
@@ -70,11 +75,14 @@ class Refusals:
             recent: The last starts.
             now: Monotonic seconds.
             retry_after: Seconds that the server asked for, or 0.0.
+            found: What is found of the limit so far.
 
         Returns:
             The instant before which nothing should start, in monotonic seconds; -inf if this is no
             outage.
         """
+        if not self.count:
+            self._before = found
         if start.seq > self.last.seq:
             self.last, self._until = start, start.at
         if retry_after:
@@ -94,13 +102,13 @@ class Refusals:
 
         The first start after an outage takes them, and no later start does.
         """
-        seconds, self._head_start = self._head_start, 0.0
-        return seconds
+        seconds, self._head_start = self._head_start, None
+        return seconds or 0.0
 
     def end(self, answered: Start) -> Ended:
         """End the run with the answer to a later start, and return what it was."""
         turned = (min(self._until, answered.at) + answered.at) / 2
-        ended = Ended(self.is_outage, answered.at - self.first.at, turned)
+        ended = Ended(self.is_outage, answered.at - self.first.at, turned, self._before)
         self.count = 0
-        self._head_start = 0.0
+        self._head_start = None
         return ended

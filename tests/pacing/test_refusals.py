@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from msgconv_async.pacing.probe import Found
 from msgconv_async.pacing.recent import RecentStarts, Start
 from msgconv_async.pacing.refusals import Refusals
 
@@ -25,7 +26,7 @@ class Account:
         start = start or self.accept()
         start.refused = True
         self.recent.end(start.at + 0.1)
-        return self.refusals.add(start, self.recent, start.at + 0.1, retry_after)
+        return self.refusals.add(start, self.recent, start.at + 0.1, retry_after, Found())
 
 
 def test_two_in_a_row_are_no_outage_and_three_are() -> None:
