@@ -78,7 +78,12 @@ def setting_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     for name in ("throttle_wait", "login_throttle_wait", "retry_after_ceiling", "jitter"):
         yield "RetryPolicy", name, keyword(RetryPolicy, name), [*NO_NUMBER, None]
     yield "RetryPolicy", "attempt_timeout", keyword(RetryPolicy, "attempt_timeout"), [0, "5", True]
-    yield "RetryPolicy", "waits", keyword(RetryPolicy, "waits"), [None, 5, "5", [-1], ["x"], [True]]
+    yield (
+        "RetryPolicy",
+        "waits",
+        keyword(RetryPolicy, "waits"),
+        [None, 5, "5", b"12", {1: 2}, {1}, [-1], ["x"], [True]],
+    )
     for name in ("rate", "concurrency"):
         yield "Pacer", name, keyword(Pacer, name), [None, "5", True, 0, [1, 2], (2, 1), (1, 2, 3)]
 
@@ -96,9 +101,18 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
 
     yield "Checkpoint.from_json", "checkpoint", Checkpoint.from_json, [None, 5, "", b"[]", "{"]
     yield "Checkpoint.of", "moves", Checkpoint.of, [None, 5, "x", [None]]
+    for name, bad in (("accounts", [None, 5, "1", ["1"]]), ("query", [None, 5])):
+        yield "Checkpoint", name, keyword(Checkpoint, name), bad
+    yield "Checkpoint", "clocks", keyword(Checkpoint, "clocks"), [None, 5, "1"]
+    yield "Move", "account_id", lambda it: Move(it, ""), [None, 5]
+    yield "Move", "query", lambda it: Move("1", it), [None, 2]
+    for name in ("position", "clock"):
+        yield "Move", name, keyword(Move, name, "1", ""), [5, "x"]
     yield "Move.from_json", "move", Move.from_json, [None, 5, "", b"[]", "{"]
     yield "CheckpointStore", "path", CheckpointStore, [None, 5, "", b"x", "a\0b"]
     yield "read_accounts", "", read_accounts, [None, 5, "/no/such/file", "a\0b"]
+    yield "decode_report", "body", decode_report, [None, 5, "{}", "", [], object()]
+    yield "decode_report", "on_unknown", keyword(decode_report, "on_unknown", b"{}"), [5, "x", True]
     yield "decode_report", "query", lambda it: decode_report(b"{}", it), [60, "all"]
     yield "decode_report", "at", lambda it: decode_report(b"{}", at=it), [NAIVE, 5]
 
@@ -137,7 +151,15 @@ def session_cases() -> Iterator[tuple[str, str, Callable[[ConversationSession, A
 
     yield "follow", "account", lambda session, it: session.follow(it, HOUR), [5, ["1"], [], None]
     yield "follow", "query", lambda session, it: session.follow([WHO], it), [5, [5], [], None]
-    yield "follow", "since", follow("since"), [5, "x", NAIVE, timedelta(), timedelta(days=2)]
+    yield (
+        "follow",
+        "since",
+        follow("since"),
+        [
+            *(5, "x", NAIVE, timedelta(), timedelta(days=2), timedelta.min),
+            *(Checkpoint({"1": 5}), Checkpoint({1: 5}), Checkpoint(clocks={"1": 5})),  # type: ignore[dict-item]
+        ],
+    )
     yield "follow", "settle", follow("settle"), [*NO_WHOLE, -1, 289]
     yield "follow", "revise", follow("revise"), [None, 1, "no"]
     yield "follow", "over", follow("over"), [5, "x", timedelta(seconds=-1)]
@@ -153,6 +175,8 @@ def session_cases() -> Iterator[tuple[str, str, Callable[[ConversationSession, A
             return session.fetch_many([WHO], HOUR, **{name: it})
 
         yield many, name, fetch_many, bad
+    yield "at_hand", "account", lambda session, it: session.at_hand(it, HOUR), [None, 5, "1", []]
+    yield "at_hand", "query", lambda session, it: session.at_hand(WHO, it), [None, 5, []]
     yield "pacer", "account", lambda session, it: session.pacer(it), [None, "1"]
     yield "stats", "account", lambda session, it: session.stats(it), [None, "1"]
 
@@ -164,6 +188,9 @@ async_cases = [
     ("account", lambda session, it: session.fetch_document(it, HOUR), [None, "1"]),
     ("query", lambda session, it: session.fetch_document(WHO, it), [None, 60]),
     ("timeout", lambda session, it: session.fetch_document(WHO, HOUR, timeout=it), [0, "5"]),
+    ("account", lambda session, it: session.fetch_shared(it, HOUR), [None, "1", []]),
+    ("query", lambda session, it: session.fetch_shared(WHO, it), [None, 60, []]),
+    ("timeout", lambda session, it: session.fetch_shared(WHO, HOUR, timeout=it), [0, "5"]),
 ]
 
 
