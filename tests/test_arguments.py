@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import msgconv_async
 from msgconv_async import (
@@ -30,11 +31,21 @@ from msgconv_async import (
     decode_report,
     read_accounts,
 )
-from msgconv_async.sandbox import Clock, Recorded, Sandbox, Synthetic
+from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
 
 WHO = Account("1", BearerToken("t"))
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR = ConversationQuery(60)
 NAIVE = datetime(2026, 3, 4)  # noqa: DTZ001
+SAID = Conversation("1", NOW, 1, "CCP", 1)
+ODD: list[Any] = [
+    replace(SAID, **{name: value})
+    for name, value in (
+        *(("account", 5), ("resolved_at", NAIVE), ("resolved_at", "now"), ("agent", 2**64)),
+        *(("agent", "x"), ("resolved_by", "me"), ("handling_time_ms", -1), ("skill", "x")),
+        ("group", "x"),
+    )
+]
 NO_WHOLE: list[Any] = [None, "5", 1.5, True, [], math.nan]
 NO_NUMBER: list[Any] = ["5", True, [], math.nan, -1, math.inf]
 
@@ -129,10 +140,29 @@ def sandbox_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "Sandbox", "clock", keyword(Sandbox, "clock"), [5, NAIVE]
     yield "Sandbox", "fault", keyword(Sandbox, "fault"), [5, "x"]
     yield "Sandbox", "seed", keyword(Sandbox, "seed"), ["x", 1.5, None, True]
+    yield "Sandbox", "events", keyword(Sandbox, "events"), [5, "", "a\0b", b"x", []]
+    yield "Sandbox", "host", keyword(Sandbox, "host"), [None, 5, "", " ", b"x"]
+    date = keyword(Sandbox, "retry_after_date")
+    yield "Sandbox", "retry_after_date", date, [None, 1, "x", datetime.now(UTC)]
+    yield "Sandbox.add", "conversation", Sandbox().add, [None, 5, "x", SAID, *ODD]
+    fail = Sandbox().fail_next
+    yield "Sandbox.fail_next", "times", fail, [*NO_WHOLE, 0]
+    yield "Sandbox.fail_next", "status", keyword(fail, "status"), [*NO_WHOLE, 200, 600]
+    yield "Sandbox.fail_next", "account_id", keyword(fail, "account_id"), [5, "5", []]
+    known = Sandbox().account_ids[0]
+    resolved = Sandbox().resolved
+    yield "Sandbox.resolved", "account_id", lambda it: resolved(it, NOW, NOW), [None, 5, "5", []]
+    yield "Sandbox.resolved", "start", lambda it: resolved(known, it, NOW), [None, 5, NAIVE]
+    yield "Sandbox.resolved", "end", lambda it: resolved(known, NOW, it), [None, 5, NAIVE]
     yield "Clock", "start", Clock, [NAIVE, 5, "now"]
+    yield "Clock.advance", "by", Clock().advance, [None, 5, "5", 1.5]
+    yield "Synthetic", "seed", Synthetic, ["x", 1.5, None, True, -1]
+    yield "Recorded", "conversation", Recorded, [None, 5, "x", [], [5], ["x"], SAID]
+    yield "Recorded", "conversation", Recorded, [[odd] for odd in ODD]
     for name in ("skills", "agents", "groups", "conversations_per_day"):
         yield "Synthetic", name, keyword(Synthetic, name), [*NO_WHOLE, 0]
-    yield "Recorded.from_file", "", Recorded.from_file, [Path("/no/such/file")]
+    bad: list[Any] = [None, 5, b"x", "", "a\0b", [], Path("/no/such/file")]
+    yield "Recorded.from_file", "", Recorded.from_file, bad
 
 
 def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
@@ -254,9 +284,6 @@ def test_everything_public_that_takes_arguments_is_walked() -> None:
         ),
     }
     assert set(msgconv_async.__all__) == (walked & set(msgconv_async.__all__)) | made_by_the_library
-
-
-NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 async def test_right_arguments_are_taken() -> None:

@@ -129,8 +129,10 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     def __post_init__(self) -> None:
         checks.instance("account_id", self.account_id, str, "the id of an account")
         checks.instance("query", self.query, str, "a digest, as a string")
-        checks.instance("position", self.position, Position | None, "a Position, or None")
-        checks.instance("clock", self.clock, ServiceClock | None, "a ServiceClock, or None")
+        if self.position is not None:
+            checks.instance("position", self.position, Position, "a Position, or None")
+        if self.clock is not None:
+            checks.instance("clock", self.clock, ServiceClock, "a ServiceClock, or None")
 
     def to_json(self) -> str:
         """Return it as one line of JSON, of some 280 bytes."""
