@@ -62,7 +62,7 @@ def report_tables(account_id: str, report: ConversationReport) -> dict[str, pa.T
             not know its window.
         UnexpectedResponse: As `to_tables`.
     """
-    checks.text("account_id", account_id, "the id of the report's account")
+    checks.text("account_id", account_id, "the id of the report's account, as a string")
     return to_tables((account_id, interval) for interval in intervals(report))
 
 

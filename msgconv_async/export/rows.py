@@ -81,7 +81,7 @@ class Table(msgspec.Struct, frozen=True):
             ConfigurationError: An argument is of another type, or the report has no intervals and
                 does not know its window.
         """
-        checks.text("account_id", account_id, "the id of the report's account")
+        checks.text("account_id", account_id, "the id of the report's account, as a string")
         parts = intervals(report)
         return (row for interval in parts for row in self.flatten(account_id, interval))
 

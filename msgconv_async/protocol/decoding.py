@@ -325,7 +325,7 @@ def decode_report(
 
 def _check(body: object, query: object, at: object, on_unknown: object) -> None:
     if not isinstance(body, bytes):
-        checks.instance("body", body, bytearray | memoryview, "the bytes of a response body")
+        checks.instance("body", body, bytearray | memoryview, "a response body, as bytes")
     if query is not None:
         checks.instance("query", query, ConversationQuery, "a ConversationQuery, or None")
     if at is not None:

@@ -127,7 +127,7 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     clock: ServiceClock | None = None
 
     def __post_init__(self) -> None:
-        checks.instance("account_id", self.account_id, str, "the id of an account")
+        checks.instance("account_id", self.account_id, str, "the id of an account, as a string")
         checks.instance("query", self.query, str, "a digest, as a string")
         if self.position is not None:
             checks.instance("position", self.position, Position, "a Position, or None")
@@ -166,9 +166,9 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     clocks: Mapping[str, ServiceClock] = {}
 
     def __post_init__(self) -> None:
-        checks.instance("accounts", self.accounts, Mapping, "positions by account id")
+        checks.instance("accounts", self.accounts, Mapping, "a mapping of account ids to positions")
         checks.instance("query", self.query, str, "a digest, as a string")
-        checks.instance("clocks", self.clocks, Mapping, "clocks by account id")
+        checks.instance("clocks", self.clocks, Mapping, "a mapping of account ids to clocks")
 
     def to_json(self) -> str:
         """Return it as one line of JSON, of some 280 bytes for each account."""

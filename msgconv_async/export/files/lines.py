@@ -25,7 +25,7 @@ _ENCODER = msgspec.json.Encoder()
 
 def file_rows(table: Table, account_id: str, report: ConversationReport) -> Iterator[Row]:
     """Yield a report's rows as `Table.rows` does, each with `COMPLETE` as its last value."""
-    checks.text("account_id", account_id, "the id of the report's account")
+    checks.text("account_id", account_id, "the id of the report's account, as a string")
     for interval in intervals(report):
         for row in table.flatten(account_id, interval):
             yield (*row, interval.complete)
