@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
-from datetime import datetime
-from typing import Any
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from msgconv_async.errors import ConfigurationError, short
 
+T = TypeVar("T")
+
 LARGE = sys.float_info.max
+
+_ZERO = timedelta()
 
 
 def whole(name: str, value: object, least: int, most: int | None = None) -> None:
@@ -60,6 +66,68 @@ def instance(name: str, value: object, kind: Any, what: str) -> None:
         raise refused(name, value, what)
 
 
+def switch(name: str, value: object) -> None:
+    """Refuse a value that is neither True nor False.
+
+    Raises:
+        ConfigurationError: The value is something else.
+    """
+    instance(name, value, bool, "True or False")
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a value that is not one of some words.
+
+    Raises:
+        ConfigurationError: The value is something else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise refused(name, value, f"one of {', '.join(map(repr, choices))}")
+
+
+def text(name: str, value: object, what: str) -> None:
+    """Refuse a value that is not a string, or holds nothing but white space.
+
+    Raises:
+        ConfigurationError: The value is something else.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise refused(name, value, what)
+
+
+def path(name: str, value: object, what: str = "the path of a file") -> None:
+    """Refuse a value that is not a path, as a string or a `pathlib.Path`.
+
+    Raises:
+        ConfigurationError: The value is something else.
+    """
+    given = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise refused(name, value, what)
+
+
+def members(name: str, value: object, kind: type[T], what: str, such_as: str) -> tuple[T, ...]:
+    """Return the members of an iterable, all of them of a type.
+
+    Args:
+        name: The argument's name.
+        value: The value that was given.
+        kind: The type of the members.
+        what: What a member must be, such as ``"an Account"``.
+        such_as: What the whole must be, such as ``"an iterable of accounts, such as a list"``.
+
+    Raises:
+        ConfigurationError: The value, or a member of it, is something else.
+    """
+    if not isinstance(value, Iterable):
+        raise refused(name, value, such_as)
+    found = tuple(value)
+    for place, member in enumerate(found):
+        if not isinstance(member, kind):
+            raise refused(f"{name}[{place}]", member, what)
+    return found
+
+
 def function(name: str, value: object, what: str) -> None:
     """Refuse a value that cannot be called.
 
@@ -81,6 +149,27 @@ def aware(name: str, value: object) -> None:
         raise ConfigurationError(
             f"{name}={value.isoformat()} is naive: give an aware datetime, such as UTC"
         )
+
+
+def duration(
+    name: str, value: object, what: str, *, above: bool = False, most: timedelta = timedelta.max
+) -> None:
+    """Refuse a value that is not a timedelta of 0 or more.
+
+    Args:
+        name: The argument's name.
+        value: The value that was given.
+        what: What it must be, such as ``"a timedelta of 0 or more"``.
+        above: Whether 0 is refused as well.
+        most: The largest allowed value; by default any.
+
+    Raises:
+        ConfigurationError: The value is something else.
+    """
+    instance(name, value, timedelta, what)
+    if isinstance(value, timedelta) and (not _ZERO <= value <= most or (above and value == _ZERO)):
+        shown = value if value >= _ZERO else f"-{-value}"
+        raise ConfigurationError(f"{name}={shown}: it must be {what}")
 
 
 def refused(name: str, value: object, what: str) -> ConfigurationError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
-from msgconv_async import __version__
+from msgconv_async import __version__, checks
 from msgconv_async.cli.console import OK, USAGE, complain
 from msgconv_async.cli.output import Format
 from msgconv_async.cli.parameters import (
@@ -413,8 +413,7 @@ def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = 
     """
     from msgconv_async.cli.report import Report  # noqa: PLC0415
 
-    if days < 1:
-        raise ConfigurationError(f"--days={days}: it must be 1 or more")
+    checks.whole("--days", days, 1)
     return Report(place.store(), days).run(html)
 
 

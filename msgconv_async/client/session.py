@@ -162,9 +162,8 @@ class ConversationSession:
             base_url = os.environ.get("MSGCONV_BASE_URL") or None
         self._origin = None if base_url is None else parse_origin(base_url)
         if http is not None:
-            checks.instance(
-                "http", http, aiohttp.ClientSession, "an aiohttp.ClientSession, or None"
-            )
+            what = "an aiohttp.ClientSession, or None"
+            checks.instance("http", http, aiohttp.ClientSession, what)
         self._given = http
         if retry is not None:
             checks.instance("retry", retry, RetryPolicy, "a RetryPolicy, or None")
@@ -177,7 +176,7 @@ class ConversationSession:
         self._pacers = Pacers(pacer)
         checks.number("fresh_for", fresh_for, "0 seconds or more, and finite")
         checks.whole("max_body", max_body, 1)
-        checks.instance("coalesce", coalesce, bool, "True or False")
+        checks.switch("coalesce", coalesce)
         self._coalesce = coalesce
         self._fresh_for = fresh_for
         self._max_body = max_body
@@ -295,6 +294,7 @@ class ConversationSession:
         all of them.
         """
         net = self._usable()
+        _check(account, query, timeout)
         question = (account, query)
         if (kept := net.cache.get(question)) is not None:
             return Shared(kept.body, kept.at, "hit", net.cache.age(question))
@@ -306,13 +306,14 @@ class ConversationSession:
             return answer
 
         source: CacheStatus = "shared" if question in net.flights else "fetched"
-        with _deadline(net, account, query, timeout) as deadline:
+        with _until(net, account, timeout) as deadline:
             answer = await net.flights.join(question, ask, deadline)
         return Shared(answer.body, answer.at, source, 0.0)
 
     def at_hand(self, account: Account, query: ConversationQuery) -> bool:
         """Tell whether `fetch_shared` would now need no request and no turn of its own."""
         net, question = self._usable(), (account, query)
+        _check(account, query, None)
         return net.cache.get(question) is not None or question in net.flights
 
     def fetch_many(
@@ -505,6 +506,10 @@ def _deadline(
     net: _Net, account: Account, query: ConversationQuery, timeout: float | None
 ) -> CallDeadline:
     _check(account, query, timeout)
+    return _until(net, account, timeout)
+
+
+def _until(net: _Net, account: Account, timeout: float | None) -> CallDeadline:
     return CallDeadline(net.deadlines, account.id, math.inf if timeout is None else timeout)
 
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 import pyarrow as pa  # type: ignore[import-untyped]
 from msgspec.structs import astuple
 
+from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.rows import METRICS, NOT_SENT, TABLES, TYPES, Table, intervals
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
@@ -57,9 +58,11 @@ def report_tables(account_id: str, report: ConversationReport) -> dict[str, pa.T
         report: The report. Its newest interval may still have been open: see `Interval.complete`.
 
     Raises:
-        ValueError: The report has no intervals and does not know its window.
+        ConfigurationError: An argument is of another type, or the report has no intervals and does
+            not know its window.
         UnexpectedResponse: As `to_tables`.
     """
+    checks.text("account_id", account_id, "the id of the report's account, as a string")
     return to_tables((account_id, interval) for interval in intervals(report))
 
 
@@ -76,12 +79,17 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
     Raises:
         UnexpectedResponse: An id, a count or a handling time does not fit into 64 bits. The error
             names the value and the account.
+        ConfigurationError: ``buckets`` is something else.
     """
+    checks.instance("buckets", buckets, Iterable, _PAIRS)
     account_ids: list[str] = []
     starts: list[datetime] = []
     ends: list[datetime] = []
     account, skill, agent, skill_agent = gathered = [_Rows(table, account_ids) for table in TABLES]
-    for number, (account_id, interval) in enumerate(buckets):
+    for number, bucket in enumerate(buckets):
+        if not _is_bucket(bucket):
+            raise checks.refused(f"buckets[{number}]", bucket, "an account id and an Interval")
+        account_id, interval = bucket
         account_ids.append(account_id)
         starts.append(interval.start)
         ends.append(interval.end)
@@ -104,6 +112,18 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         "interval_end": _array("interval_end", ends),
     }
     return {rows.name: rows.table(of_buckets) for rows in gathered}
+
+
+_PAIRS = "an iterable of pairs, each an account id and an Interval"
+
+
+def _is_bucket(given: object) -> bool:
+    return (
+        isinstance(given, tuple)
+        and len(given) == 2  # noqa: PLR2004 - a pair
+        and isinstance(given[0], str)
+        and isinstance(given[1], Interval)
+    )
 
 
 class _Rows:

@@ -13,6 +13,7 @@ from dlt.common.destination import Destination as DltDestination
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.runtime.telemetry import stop_telemetry
 
+from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.export.settings import only_user_settings
 
@@ -83,6 +84,7 @@ def destination(text: str) -> Destination:
     Raises:
         ConfigurationError: dlt has no destination of that name, or it takes no location here.
     """
+    checks.text("destination", text, "the name of one of dlt's destinations, such as 'duckdb'")
     with only_user_settings():
         return _destination(text)
 

@@ -33,10 +33,11 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from anyio.from_thread import start_blocking_portal
 from dlt.extract import DltResource, DltSource
 
+from msgconv_async import checks
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.many.checkpoint import Checkpoint, ClosedBucket, Failure, Gap, Item
 from msgconv_async.client.many.follow import SETTLE, Following
-from msgconv_async.client.many.follow_arguments import each_once
+from msgconv_async.client.many.follow_arguments import check_settle, each_once
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
@@ -131,9 +132,13 @@ class Reader:
 
     Args:
         session: Makes the session.
+
+    Raises:
+        ConfigurationError: ``session`` cannot be called.
     """
 
     def __init__(self, session: Callable[[], ConversationSession] = ConversationSession) -> None:
+        checks.function("session", session, "a function that makes a ConversationSession")
         self._make = session
         self._stack = ExitStack()
 
@@ -217,15 +222,22 @@ def conversation_metrics(
 
     Raises:
         InvalidQuery: The service would refuse ``skills``, ``agents`` or ``groups``.
-        ConfigurationError: ``shard`` is none. When the source is extracted: the pipeline is not the
-            shard's alone, there is no account, one is given twice, or a setting cannot work.
+        ConfigurationError: There is no account, one is given twice, ``shard`` is none, or a setting
+            cannot work. When the source is extracted: the pipeline is not the shard's alone.
     """
+    check_settle(settle)
+    checks.switch("append", append)
+    checks.duration("over", over, "a timedelta of 0 or more")
+    if reader is not None:
+        checks.instance("reader", reader, Reader, "a Reader, or None")
+    if watch is not None:
+        checks.function("watch", watch, "a function of a batch, or None")
     queries = [ConversationQuery(5, group_ids=groups)]
     if skills is not None or agents is not None:
         queries.append(ConversationQuery(5, skill_ids=skills, agent_ids=agents, group_ids=groups))
     return _source(
         _Collection(
-            tuple(accounts),
+            each_once(accounts),
             tuple(queries),
             settle=settle,
             append=append,
@@ -272,8 +284,7 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
     since, changed = _resume(state, collection)
     if _STATE not in state:
         yield _tables(())  # every table must exist, even without rows
-    accounts = each_once(collection.accounts)
-    dealt = [account for account in accounts if collection.shard.holds(account.id)]
+    dealt = [account for account in collection.accounts if collection.shard.holds(account.id)]
     if not dealt:
         state[_STATE] = (since or Checkpoint()).to_json()
         return

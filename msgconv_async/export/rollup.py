@@ -19,6 +19,8 @@ from itertools import groupby, pairwise
 
 from msgspec.structs import astuple
 
+from msgconv_async import checks
+from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 from msgconv_async.protocol.report import (
     AgentBreakdown,
@@ -31,6 +33,10 @@ from msgconv_async.protocol.report import (
 _WHO = 4
 """Metrics come in three groups of four: counts, handling times, averages. The resolvers are in the
 same order in all groups."""
+
+
+_LONGEST = 36525 * 24 * 60
+"""Minutes: a hundred years. A calendar here can hold the end of every period up to that."""
 
 
 def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]:
@@ -49,17 +55,19 @@ def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]
         its intervals do not cover all of it, or one of them is not complete itself.
 
     Raises:
-        ValueError: ``minutes`` is another number; two intervals overlap, so that their sum would
-            count twice; or an interval lies in more than one period.
+        ConfigurationError: ``minutes`` is another number; two intervals overlap, so that their sum
+            would count twice; or an interval lies in more than one period.
     """
     size = _period(minutes)
-    ordered = sorted(intervals, key=lambda interval: interval.start)
+    what = "an iterable of intervals, such as a report's"
+    given = checks.members("intervals", intervals, Interval, "an Interval", what)
+    ordered = sorted(given, key=lambda interval: interval.start)
     for one, other in pairwise(ordered):
         if other.start < one.end:
-            raise ValueError(f"the intervals {_span(one)} and {_span(other)} overlap")
+            raise ConfigurationError(f"the intervals {_span(one)} and {_span(other)} overlap")
     for interval in ordered:
         if _number(interval.start, size) != _number(interval.end - BUCKET, size):
-            raise ValueError(
+            raise ConfigurationError(
                 f"the interval {_span(interval)} lies in more than one period of {minutes} minutes"
             )
     return tuple(
@@ -69,11 +77,15 @@ def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]
 
 
 def _period(minutes: int) -> timedelta:
-    size = timedelta(minutes=minutes)
-    if size <= timedelta() or size % BUCKET or (DAY % size and size % DAY):
-        raise ValueError(
-            f"minutes={minutes}: it must be a multiple of 5 that divides a day, such as 60, or"
-            " whole days, such as 1440"
+    given: object = minutes
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    size = timedelta(minutes=minutes) if whole and 0 < minutes <= _LONGEST else timedelta()
+    if not size or size % BUCKET or (DAY % size and size % DAY):
+        raise checks.refused(
+            "minutes",
+            minutes,
+            "a multiple of 5 that divides a day, such as 60, or whole days, such as 1440, up to a"
+            " hundred years",
         )
     return size
 

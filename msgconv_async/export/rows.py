@@ -21,6 +21,8 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import astuple
 
+from msgconv_async import checks
+from msgconv_async.errors import ConfigurationError
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
 
@@ -65,33 +67,36 @@ class Table(msgspec.Struct, frozen=True):
         return (*self.key, "interval_start", *METRICS)
 
     def rows(self, account_id: str, report: ConversationReport) -> Iterator[Row]:
-        """Yield a report's rows of this grain, oldest interval first.
+        """Return a report's rows of this grain, oldest interval first.
 
         Args:
             account_id: The account of the report.
             report: The report. Its newest interval may still have been open: `Interval.complete`
                 tells.
 
-        Yields:
-            A tuple in the order of `columns`.
+        Returns:
+            An iterator of tuples in the order of `columns`.
 
         Raises:
-            ValueError: The report has no intervals and does not know its window.
+            ConfigurationError: An argument is of another type, or the report has no intervals and
+                does not know its window.
         """
-        for interval in intervals(report):
-            yield from self.flatten(account_id, interval)
+        checks.text("account_id", account_id, "the id of the report's account, as a string")
+        parts = intervals(report)
+        return (row for interval in parts for row in self.flatten(account_id, interval))
 
 
 def intervals(report: ConversationReport) -> Iterable[Interval]:
     """Return a report's intervals or, where it has none, its whole window as the only one.
 
     Raises:
-        ValueError: The report has neither.
+        ConfigurationError: The report has neither, or is no report.
     """
+    checks.instance("report", report, ConversationReport, "a ConversationReport")
     if report.intervals:
         return report.intervals
     if report.window is None:
-        raise ValueError(
+        raise ConfigurationError(
             "the report has neither intervals nor a window: decode it with its query and the"
             " instant of asking"
         )
@@ -112,7 +117,7 @@ def complete_part(report: ConversationReport) -> ConversationReport:
     """Return the part of a report that was complete when it was asked for, without the rest.
 
     Raises:
-        ValueError: The report has no intervals and does not know its window.
+        ConfigurationError: The report has no intervals and does not know its window.
     """
     whole = tuple(interval for interval in intervals(report) if interval.complete)
     return ConversationReport(intervals=whole, query=report.query, at=report.at)
@@ -154,7 +159,12 @@ TABLES = (ACCOUNT_METRICS, SKILL_METRICS, AGENT_METRICS, SKILL_AGENT_METRICS)
 
 
 def tables_of(query: ConversationQuery) -> tuple[Table, ...]:
-    """Return the tables that have rows for the answers to a question."""
+    """Return the tables that have rows for the answers to a question.
+
+    Raises:
+        ConfigurationError: It is no question.
+    """
+    checks.instance("query", query, ConversationQuery, "a ConversationQuery")
     if query.skill_ids is None and query.agent_ids is None:
         return (ACCOUNT_METRICS,)
     skills = () if query.skill_ids is None else (SKILL_METRICS, SKILL_AGENT_METRICS)

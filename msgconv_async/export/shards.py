@@ -26,7 +26,7 @@ from dlt.common.versioned_state import decompress_state
 
 from msgconv_async import checks
 from msgconv_async.client.many.checkpoint import Checkpoint
-from msgconv_async.errors import ConfigurationError
+from msgconv_async.errors import ConfigurationError, short
 
 Loads: TypeAlias = Mapping[str, str]
 """The last load of pipelines, by their name."""
@@ -59,8 +59,12 @@ class Shard:
         if not isinstance(given, tuple) or len(given) != 2:  # noqa: PLR2004 - it says so below
             raise checks.refused("shard", given, "two numbers, such as (2, 8) for the 2nd of 8")
         number, count = given
-        checks.whole("shard: how many there are", count, 1, MOST)
-        checks.whole("shard: which it is", number, 1, count)
+        for place, value, most in (("second", count, MOST), ("first", number, count)):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not 1 <= value <= most:
+                raise ConfigurationError(
+                    f"shard={short(given)}: the {place} number must be 1 to {most}"
+                )
         return cls(number, count)
 
     def __str__(self) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, InvalidNativeValue
+from dlt.common.destination import Destination as DltDestination
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.exceptions import DltException
 from dlt.common.pipeline import get_dlt_pipelines_dir
@@ -21,7 +22,8 @@ from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
-from msgconv_async.errors import ConfigurationError, MsgConvError
+from msgconv_async import checks
+from msgconv_async.errors import ConfigurationError, MsgConvError, short
 from msgconv_async.export.backends import backend_of
 from msgconv_async.export.destination import (
     PIPELINE,
@@ -67,10 +69,13 @@ class Store:
         shard: tuple[int, int] | None = None,
     ) -> None:
         self._shard = Shard.of(shard)
-        if not _NAME.fullmatch(dataset):
+        what = "what `destination` returns, such as destination('duckdb')"
+        checks.instance("destination", destination, DltDestination, what)
+        given: object = dataset
+        if not isinstance(given, str) or not _NAME.fullmatch(dataset):
             raise ConfigurationError(
-                f"dataset {dataset!r}: a name is made of up to 63 small letters, digits and single"
-                " underscores, and begins with a letter"
+                f"dataset {short(dataset)}: a name is made of up to 63 small letters, digits and"
+                " single underscores, and begins with a letter"
             )
         self.destination = destination
         self.dataset = dataset
@@ -146,10 +151,14 @@ class Store:
                 interrupted one removes them once more.
 
         Raises:
+            ConfigurationError: An argument is of another type.
             StoreInUse: Another collector is at work.
             StoreFailed: The destination could not be read or written.
             MsgConvError: An error that the source raised.
         """
+        what = "a source, as `conversation_metrics` returns it"
+        checks.instance("source", source, DltSource, what)
+        checks.instance("emptied", emptied, Sequence, "a list of the emptied buckets")
         backend = self._backend
         with (
             only_user_settings(),

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import logging
 import math
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from aiohttp.hdrs import ALLOW, AUTHORIZATION, CACHE_CONTROL
 from msgconv_async import checks
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.http.retry import RetryPolicy
+from msgconv_async.client.many.follow_arguments import each_once
 from msgconv_async.client.session import ConversationSession, Shared
 from msgconv_async.errors import (
     ConfigurationError,
@@ -61,7 +63,7 @@ def gateway(
     fresh_for: float = 0.0,
     max_wait: float = MAX_WAIT,
     token: str | None = None,
-    state: Path | None = None,
+    state: str | os.PathLike[str] | None = None,
     page: bool = True,
     pacer: Callable[[], Pacer] = Pacer,
 ) -> web.Application:
@@ -87,18 +89,15 @@ def gateway(
     Raises:
         ConfigurationError: There is no account, one is given twice, or a setting cannot work.
     """
-    checks.instance("page", page, bool, "True or False")
+    checks.switch("page", page)
     checks.number("max_wait", max_wait, "above 0 seconds, and finite", above=True)
-    if token is not None and not token.strip():
-        raise ConfigurationError("token: it must be a string that is not empty")
-    served: dict[str, Account] = {}
-    for account in accounts:
-        checks.instance("account", account, Account, "an Account")
-        if account.id in served:
-            raise ConfigurationError(f"account {account.id} is given twice")
-        served[account.id] = account
-    if not served:
-        raise ConfigurationError("a gateway needs at least one account")
+    given: object = token
+    if given is not None and not (isinstance(given, str) and given.strip()):
+        # Not shown, as the sentences of `checks` would: it may be a secret.
+        raise ConfigurationError("token: it must be a string that is not empty, or None")
+    if state is not None:
+        checks.path("state", state)
+    served = {account.id: account for account in each_once(accounts)}
     session = ConversationSession(
         base_url=base_url,
         # A failure is told at once, and repeated by the client, which knows how long an answer may
@@ -107,7 +106,8 @@ def gateway(
         pacer=pacer,
         fresh_for=fresh_for,
     )
-    return _Gateway(served, session, max_wait, token, state).application(page=page)
+    kept = None if state is None else Path(state)
+    return _Gateway(served, session, max_wait, token, kept).application(page=page)
 
 
 class _Asked(NamedTuple):

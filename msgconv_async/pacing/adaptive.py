@@ -55,6 +55,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from msgconv_async import checks
 from msgconv_async.pacing.attribution import Attribution, evidence
 from msgconv_async.pacing.probe import LONGEST_WAIT, MOVED, Found, Probe
 from msgconv_async.pacing.recent import FEW, REST, RecentStarts, Start
@@ -109,8 +110,8 @@ class AdaptiveLimit:
         steered: Which of the two knobs follows the limit; None until something is refused.
 
     Raises:
-        ValueError: When a lower bound is not above 0 (of concurrency: below 1) or exceeds its
-            upper bound.
+        ConfigurationError: A lower bound is not above 0 (of concurrency: below 1) or exceeds its
+            upper bound, or they are no two numbers.
     """
 
     __slots__ = (
@@ -380,8 +381,6 @@ class AdaptiveLimit:
 def _check(name: str, bounds: tuple[Any, ...], number: type | tuple[type, ...], right: str) -> None:
     pair = len(bounds) == 2  # noqa: PLR2004 - a lower one and an upper one
     fits = all(isinstance(bound, number) and not isinstance(bound, bool) for bound in bounds)
-    if not pair or not fits or not 0 < bounds[0] <= bounds[1] < math.inf:
+    if not pair or not fits or not 0 < bounds[0] <= bounds[1] <= checks.LARGE:
         given = bounds[0] if pair and bounds[0] is bounds[1] else bounds
-        raise ValueError(
-            f"{name} is {given!r}: it must be a {right}, or a pair of bounds, the lower one first"
-        )
+        raise checks.refused(name, given, f"a {right}, or a pair of bounds, the lower one first")

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
-from msgconv_async.errors import ConfigurationError
+from msgconv_async import checks
 from msgconv_async.pacing.adaptive import RATES, SLOTS, AdaptiveLimit, Belief
 from msgconv_async.pacing.concurrency import ConcurrencyLimit
 from msgconv_async.pacing.queue import Queue
@@ -76,15 +76,12 @@ class Pacer:
         rate: float | tuple[float, float] = RATES,
         concurrency: int | tuple[int, int] = SLOTS,
     ) -> None:
-        try:
-            self._limit = AdaptiveLimit(
-                rate=rate if isinstance(rate, tuple) else (rate, rate),
-                concurrency=(
-                    concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
-                ),
-            )
-        except ValueError as error:
-            raise ConfigurationError(f"Pacer: {error}") from None
+        self._limit = AdaptiveLimit(
+            rate=rate if isinstance(rate, tuple) else (rate, rate),
+            concurrency=(
+                concurrency if isinstance(concurrency, tuple) else (concurrency, concurrency)
+            ),
+        )
         self._schedule = Schedule(
             TokenBucket(self._limit.rate), ConcurrencyLimit(self._limit.concurrency)
         )
@@ -181,7 +178,12 @@ class Pacer:
         return self._limit.belief()
 
     def believe(self, belief: Belief) -> None:
-        """Begin from what another pacer of the same account learnt, before the first request."""
+        """Begin from what another pacer of the same account learnt, before the first request.
+
+        Raises:
+            ConfigurationError: ``belief`` is not what `belief` returns.
+        """
+        checks.instance("belief", belief, Belief, "what another pacer's belief() returned")
         self._limit.believe(belief)
         # No request waits yet, so this needs no event loop.
         self._schedule = Schedule(
@@ -224,5 +226,12 @@ class Turn:
         self._outcome = "answered"
 
     def throttled(self, retry_after: float | None) -> None:
-        """Say that the service refused it with 429, and what ``Retry-After`` asked, in seconds."""
+        """Say that the service refused it with 429, and what ``Retry-After`` asked, in seconds.
+
+        Raises:
+            ConfigurationError: ``retry_after`` is neither a number of 0 or more nor None.
+        """
+        if retry_after is not None:
+            what = "0 seconds or more, or None"
+            checks.number("retry_after", retry_after, what, most=math.inf)
         self._outcome, self._retry_after = "throttled", retry_after

@@ -269,7 +269,7 @@ class _Read(NamedTuple):
 
 
 def decode_report(
-    body: bytes,
+    body: bytes | bytearray | memoryview,
     query: ConversationQuery | None = None,
     *,
     at: datetime | None = None,
@@ -301,11 +301,8 @@ def decode_report(
             where.
         ConfigurationError: ``at`` is naive, or an argument is of another type.
     """
-    if query is not None:
-        checks.instance("query", query, ConversationQuery, "a ConversationQuery, or None")
-    if at is not None:
-        checks.aware("at", at)
-    read = _read(body, on_unknown)
+    _check(body, query, at, on_unknown)
+    read = _read(body if isinstance(body, bytes) else bytes(body), on_unknown)
     intervals = _in_order(read.intervals, query, at)
     told: list[Interval] = []
     for interval in intervals:
@@ -324,6 +321,17 @@ def decode_report(
     if isinstance(whole, UnexpectedResponse):
         raise whole
     return ConversationReport(tuple(told), whole.skills, whole.agents, whole.totals, query, at)
+
+
+def _check(body: object, query: object, at: object, on_unknown: object) -> None:
+    if not isinstance(body, bytes):
+        checks.instance("body", body, bytearray | memoryview, "a response body, as bytes")
+    if query is not None:
+        checks.instance("query", query, ConversationQuery, "a ConversationQuery, or None")
+    if at is not None:
+        checks.aware("at", at)
+    if on_unknown is not None:
+        checks.function("on_unknown", on_unknown, "a function of a member's place, or None")
 
 
 def decode_intervals(

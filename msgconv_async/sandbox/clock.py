@@ -35,5 +35,10 @@ class Clock:
         return self._start.astimezone(UTC) + timedelta(seconds=now - self._asked) + self._moved
 
     def advance(self, by: timedelta) -> None:
-        """Move the clock at once: forward, or back where ``by`` is negative."""
+        """Move the clock at once: forward, or back where ``by`` is negative.
+
+        Raises:
+            ConfigurationError: ``by`` is no timedelta.
+        """
+        checks.instance("by", by, timedelta, "a timedelta")
         self._moved += by

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -106,6 +107,7 @@ class Synthetic:
         groups: int = 3,
         conversations_per_day: int = 2500,
     ) -> None:
+        checks.whole("seed", seed, 0)
         counts = {
             "skills": skills,
             "agents": agents,
@@ -172,12 +174,12 @@ class Recorded:
         conversations: In any order, of any number of accounts.
 
     Raises:
-        ConfigurationError: There is no conversation.
+        ConfigurationError: There is no conversation, or one has a member that cannot be.
     """
 
     def __init__(self, conversations: Iterable[Conversation]) -> None:
         self._accounts: dict[str, list[Conversation]] = {}
-        for conversation in conversations:
+        for conversation in check_conversations(conversations):
             self._accounts.setdefault(conversation.account, []).append(conversation)
         for each_account in self._accounts.values():
             each_account.sort(key=_RESOLVED_AT)
@@ -185,13 +187,14 @@ class Recorded:
             raise ConfigurationError("there is no conversation to replay: at least one is needed")
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Recorded:
+    def from_file(cls, path: str | os.PathLike[str]) -> Recorded:
         """Read a file of conversations: one JSON object a line, blank lines are skipped.
 
         Raises:
             ConfigurationError: The file cannot be read or holds no conversation, or a line is not
                 one. The error names the line.
         """
+        checks.path("path", path)
         try:
             lines = Path(path).read_bytes().splitlines()
         except OSError as error:
@@ -218,7 +221,24 @@ def _between(ordered: list[Conversation], start: datetime, end: datetime) -> lis
     return ordered[first : bisect_left(ordered, end, lo=first, key=_RESOLVED_AT)]
 
 
-def _line(path: str | Path, number: int, line: bytes) -> Conversation:
+def check_conversations(given: Iterable[Conversation]) -> tuple[Conversation, ...]:
+    """Return conversations as they were given.
+
+    Raises:
+        ConfigurationError: One of them is something else, or has a member that cannot be.
+    """
+    what = "an iterable of them, such as a list"
+    found = checks.members("conversations", given, Conversation, "a Conversation", what)
+    for place, conversation in enumerate(found):
+        try:
+            msgspec.convert(msgspec.structs.asdict(conversation), Conversation)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"conversations[{place}]: {error}") from None
+        checks.aware(f"conversations[{place}]: resolved_at", conversation.resolved_at)
+    return found
+
+
+def _line(path: str | os.PathLike[str], number: int, line: bytes) -> Conversation:
     try:
         members = msgspec.json.decode(line, type=dict[str, msgspec.Raw])
         instant = members.get("resolved_at", msgspec.Raw(b"null"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,13 +15,19 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from msgconv_async import checks
-from msgconv_async.errors import ConfigurationError
+from msgconv_async.errors import ConfigurationError, short
 from msgconv_async.protocol.buckets import ceil
 from msgconv_async.sandbox.aggregate import Aggregates
 from msgconv_async.sandbox.app import Fault, RetryAfter, Service
 from msgconv_async.sandbox.clock import Clock
 from msgconv_async.sandbox.credentials import CredentialStore
-from msgconv_async.sandbox.events import Conversation, Recorded, Source, Synthetic
+from msgconv_async.sandbox.events import (
+    Conversation,
+    Recorded,
+    Source,
+    Synthetic,
+    check_conversations,
+)
 from msgconv_async.sandbox.throttle import Throttle
 
 FIRST_ACCOUNT = 10_000_001
@@ -84,7 +90,7 @@ class Sandbox:
         *,
         accounts: int = 1,
         seed: int = 0,
-        events: Source | str | Path | None = None,
+        events: Source | str | os.PathLike[str] | None = None,
         clock: Callable[[], datetime] | None = None,
         concurrency: int | None = None,
         rate: float | None = None,
@@ -111,11 +117,16 @@ class Sandbox:
         checks.whole("port", port, 0, _LAST_PORT)
         if clock is not None:
             checks.function("clock", clock, "a function that tells the time, or None")
-        if fault is not None:
-            checks.function("fault", fault, "an async function of a request, or None")
+        _check_fault(fault)
+        checks.switch("retry_after_date", retry_after_date)
+        checks.text("host", host, "an address to listen on, such as '127.0.0.1'")
         self._account_ids = tuple(str(FIRST_ACCOUNT + number) for number in range(accounts))
-        if isinstance(events, str | Path):
+        if isinstance(events, str | os.PathLike):
+            checks.path("events", events)
             events = Recorded.from_file(events)
+        if events is not None:
+            what = "the path of a file, a source of conversations, or None"
+            checks.function("events", events, what)
         if isinstance(events, Recorded):
             self._account_ids = events.account_ids
             clock = clock or Clock(ceil(events.last + timedelta(milliseconds=1)))
@@ -213,6 +224,7 @@ class Sandbox:
 
     @fault.setter
     def fault(self, fault: Fault | None) -> None:
+        _check_fault(fault)
         self._service.fault = fault
 
     def fail_next(
@@ -233,8 +245,8 @@ class Sandbox:
         """
         checks.whole("times", times, 1)
         checks.whole("status", status, 400, 599)  # a failure's: RFC 9110, section 15
-        if account_id is not None and account_id not in self._account_ids:
-            raise ConfigurationError(f"account_id={account_id!r}: the sandbox has no such account")
+        if account_id is not None:
+            self._check_account(account_id)
         self._service.failures[account_id].extend([status] * times)
 
     def add(self, *conversations: Conversation) -> None:
@@ -243,13 +255,16 @@ class Sandbox:
         So events come late: a bucket that had been closed shows them from now on.
 
         Raises:
-            ConfigurationError: One is of an account that the sandbox does not have.
+            ConfigurationError: One is of an account that the sandbox does not have, or has a member
+                that cannot be. None of them was added then.
         """
-        for conversation in conversations:
+        for place, conversation in enumerate(check_conversations(conversations)):
             if conversation.account not in self._account_ids:
                 raise ConfigurationError(
-                    f"account {conversation.account!r} is not one of the sandbox's"
+                    f"conversations[{place}]: account {conversation.account!r} is not one of the"
+                    " sandbox's"
                 )
+        for conversation in conversations:
             self._added.setdefault(conversation.account, []).append(conversation)
             self._aggregates.forget(conversation.account)
 
@@ -263,8 +278,20 @@ class Sandbox:
 
         Returns:
             The conversations, straight from the source, in no particular order.
+
+        Raises:
+            ConfigurationError: The sandbox has no such account, or an instant is naive.
         """
+        self._check_account(account_id)
+        checks.aware("start", start)
+        checks.aware("end", end)
         return list(self._conversations(account_id, start, min(end, self._clock())))
+
+    def _check_account(self, account_id: object) -> None:
+        if account_id not in self._account_ids:
+            raise ConfigurationError(
+                f"account_id={short(account_id)}: the sandbox has no such account"
+            )
 
     def _conversations(
         self, account_id: str, start: datetime, end: datetime
@@ -273,6 +300,11 @@ class Sandbox:
         for conversation in self._added.get(account_id, ()):
             if start <= conversation.resolved_at < end:
                 yield conversation
+
+
+def _check_fault(fault: object) -> None:
+    if fault is not None:
+        checks.function("fault", fault, "an async function of a request, or None")
 
 
 async def _stop(runner: web.AppRunner) -> None:

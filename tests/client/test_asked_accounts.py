@@ -45,7 +45,7 @@ async def test_pairs_bring_their_own_query(kind: Any) -> None:
         ([None], "None came out of the accounts"),
         ([Account("1", CLIENT)], "account 1 brings no query"),
         ([(Account("1", CLIENT), 60)], "60. came out of the accounts"),
-        (Account("1", CLIENT), "give an iterable of accounts"),
+        (Account("1", CLIENT), "it must be an iterable of accounts"),
     ],
     ids=["an id", "nothing", "no query", "a number for a query", "a single account"],
 )
@@ -96,5 +96,5 @@ def test_settings_of_the_wrong_type_are_named() -> None:
     wrong: Any = 5
     with pytest.raises(ConfigurationError, match="base_url=5: it must be a string"):
         ConversationSession(base_url=wrong)
-    with pytest.raises(ConfigurationError, match="waits=5: give a list of seconds"):
+    with pytest.raises(ConfigurationError, match="waits=5: it must be a list of seconds"):
         RetryPolicy(waits=wrong)

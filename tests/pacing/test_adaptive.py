@@ -352,7 +352,7 @@ def test_what_is_not_fixed_adapts() -> None:
 @pytest.mark.parametrize("bounds", [(0, 1), (2, 1), (1, math.inf), (math.nan, 1), (-1, 5)])
 def test_bounds_out_of_order_are_refused(name: str, bounds: tuple[int, int]) -> None:
     """Bounds that are not positive and in order are a mistake of the caller, told by name."""
-    with pytest.raises(ValueError, match=f"{name} is .*lower one first"):
+    with pytest.raises(ValueError, match=f"{name}=.*lower one first"):
         AdaptiveLimit(**{name: bounds})
 
 

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from msgconv_async.client.access.credentials import Credentials
 from msgconv_async.client.access.domains import check_host
-from msgconv_async.errors import ConfigurationError
+from msgconv_async.errors import ConfigurationError, short
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -36,7 +36,7 @@ class Account:
         given: object = self.id
         if not isinstance(given, str) or not _ACCOUNT_ID.fullmatch(given):
             raise ConfigurationError(
-                f"account id {given!r} is not one: it must be a string of letters, digits,"
+                f"account id {short(given)} is not one: it must be a string of letters, digits,"
                 " '-' and '_', such as '12345678'"
             )
         credentials: object = self.credentials

@@ -69,7 +69,8 @@ def read_accounts(
         ConfigurationError: The file cannot be read or has a mistake. The message names the mistake
             and its line, and shows nothing that may be a secret.
     """
-    checks.instance("path", path, str | os.PathLike, "the path of a file")
+    checks.path("path", path)
+    checks.instance("environment", environment, Mapping, "a mapping, such as os.environ")
     try:
         # With a byte order mark or without: editors on Windows write one.
         text = Path(path).read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -78,8 +79,6 @@ def read_accounts(
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"{path}, line {line}: this is not UTF-8") from None
-    except ValueError as error:  # a NUL in the path
-        raise ConfigurationError(f"{os.fspath(path)!r} cannot be read: {error}") from None
     return _File(str(path), text, environment).accounts()
 
 

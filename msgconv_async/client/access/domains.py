@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from msgconv_async import checks
 from msgconv_async.client.http.deadlines import Deadline
 from msgconv_async.client.http.exchanges import Exchanges
 from msgconv_async.client.http.retry import (
@@ -232,15 +233,14 @@ def parse_base_uri(body: bytes, account_id: str) -> str:
     return host
 
 
-def parse_origin(url: object) -> str:
+def parse_origin(url: str) -> str:
     """Check a ``base_url`` and return its origin, without a trailing slash.
 
     Raises:
         ConfigurationError: It is more than scheme, host and port, or plain http to a host that is
             not loopback.
     """
-    if not isinstance(url, str):
-        raise ConfigurationError(f"base_url={url!r}: it must be a string")
+    checks.instance("base_url", url, str, "a string")
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

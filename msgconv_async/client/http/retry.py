@@ -15,7 +15,8 @@ import logging
 import math
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,7 +26,6 @@ from msgconv_async import checks
 from msgconv_async.client.http.deadlines import Deadline
 from msgconv_async.errors import (
     ApiError,
-    ConfigurationError,
     ConnectionFailed,
     MsgConvError,
     RateLimited,
@@ -84,8 +84,8 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         waits: object = self.waits
-        if not isinstance(waits, Iterable) or isinstance(waits, str):
-            raise ConfigurationError(f"RetryPolicy: waits={waits!r}: give a list of seconds")
+        if not isinstance(waits, Iterable) or isinstance(waits, _NO_LIST):
+            raise checks.refused("RetryPolicy: waits", waits, "a list of seconds, such as [5, 10]")
         object.__setattr__(self, "waits", tuple(waits))
         named = {name: getattr(self, name) for name in _SETTINGS}
         for name, value in [*named.items(), *(("waits", wait) for wait in self.waits)]:
@@ -103,6 +103,9 @@ class RetryPolicy:
         """Return a wait with its jitter added."""
         return seconds * (1.0 + self.jitter * random.random())  # noqa: S311 - no secret
 
+
+_NO_LIST = (str, bytes, bytearray, memoryview, Mapping, AbstractSet)
+"""Iterables that are no list of seconds: texts, and what has no order."""
 
 _SETTINGS = ("throttle_wait", "login_throttle_wait", "retry_after_ceiling", "jitter")
 

@@ -126,6 +126,14 @@ class Move(msgspec.Struct, frozen=True, omit_defaults=True):
     position: Position | None = None
     clock: ServiceClock | None = None
 
+    def __post_init__(self) -> None:
+        checks.instance("account_id", self.account_id, str, "the id of an account, as a string")
+        checks.instance("query", self.query, str, "a digest, as a string")
+        if self.position is not None:
+            checks.instance("position", self.position, Position, "a Position, or None")
+        if self.clock is not None:
+            checks.instance("clock", self.clock, ServiceClock, "a ServiceClock, or None")
+
     def to_json(self) -> str:
         """Return it as one line of JSON, of some 280 bytes."""
         return msgspec.json.encode(self).decode()
@@ -157,6 +165,11 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     query: str = ""
     clocks: Mapping[str, ServiceClock] = {}
 
+    def __post_init__(self) -> None:
+        checks.instance("accounts", self.accounts, Mapping, "a mapping of account ids to positions")
+        checks.instance("query", self.query, str, "a digest, as a string")
+        checks.instance("clocks", self.clocks, Mapping, "a mapping of account ids to clocks")
+
     def to_json(self) -> str:
         """Return it as one line of JSON, of some 280 bytes for each account."""
         return msgspec.json.encode(self).decode()
@@ -180,10 +193,10 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
         Raises:
             ConfigurationError: They are of different queries, or no moves.
         """
-        checks.instance("moves", moves, Iterable, "an iterable of moves, such as a list")
+        what = "an iterable of moves, such as a list"
+        moves = checks.members("moves", moves, Move, "a Move", what)
         accounts, clocks, queries = dict[str, Position](), dict[str, ServiceClock](), set[str]()
         for move in moves:
-            checks.instance("moves", move, Move, "an iterable of moves, such as a list")
             queries.add(move.query)
             if move.position is not None:
                 accounts[move.account_id] = move.position

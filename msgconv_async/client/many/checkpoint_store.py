@@ -85,9 +85,7 @@ class CheckpointStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        checks.instance("path", path, str | os.PathLike, "the path of a file")
-        if not os.fspath(path) or "\0" in str(path):
-            raise checks.refused("path", str(path), "the path of a file")
+        checks.path("path", path)
         self._path = Path(path).absolute()
         self._thread: ThreadPoolExecutor | None = None
         self._saved: WeakKeyDictionary[Following, int] = WeakKeyDictionary()

@@ -11,6 +11,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+from msgconv_async import checks
 from msgconv_async.client.access.account import Account
 from msgconv_async.errors import ConfigurationError, MsgConvError
 from msgconv_async.protocol.query import ConversationQuery
@@ -221,9 +222,7 @@ def drawing_from(
             return None
 
     else:
-        raise ConfigurationError(
-            f"accounts={asked!r}: give an iterable of accounts, such as a list of them"
-        )
+        raise checks.refused("accounts", asked, "an iterable of accounts, such as a list of them")
     return draw
 
 

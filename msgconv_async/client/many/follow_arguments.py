@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from msgconv_async import checks
 from msgconv_async.client.access.account import Account
-from msgconv_async.client.many.checkpoint import REACH, Checkpoint
+from msgconv_async.client.many.checkpoint import REACH, Checkpoint, Position
+from msgconv_async.client.many.service_clock import ServiceClock
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import MIN_INTERVAL, ConversationQuery
@@ -23,15 +24,41 @@ def check_since(since: object, digest: str) -> None:
     """
     if since is not None and not isinstance(since, Checkpoint | datetime | timedelta):
         raise checks.refused("since", since, "a Checkpoint, a datetime, a timedelta, or None")
-    if isinstance(since, timedelta) and not timedelta() < since <= REACH:
-        raise ConfigurationError(f"since={since}: the API reaches 24 hours back, so above 0 to 24")
+    if isinstance(since, timedelta):
+        span = "more than 0 and at most 24 hours"
+        checks.duration("since", since, span, above=True, most=REACH)
     if isinstance(since, datetime):
         checks.aware("since", since)
+    if isinstance(since, Checkpoint):
+        _check_held(since)
     if isinstance(since, Checkpoint) and since.query and since.query != digest:
         raise ConfigurationError(
             "since: this checkpoint is of another query, with other skills, agents, groups or"
             " version: hand back one of this query, or begin at an instant instead"
         )
+
+
+def _check_held(since: Checkpoint) -> None:
+    """Refuse a checkpoint that holds something else than positions and clocks.
+
+    It is not done when a checkpoint is made: that happens often, and would cost what it holds.
+    """
+    for name, held, kind in (
+        ("accounts", since.accounts, Position),
+        ("clocks", since.clocks, ServiceClock),
+    ):
+        for account_id, value in held.items():
+            checks.instance(f"since: the account id in {name}", account_id, str, "a string")
+            checks.instance(f"since: {name}[{account_id!r}]", value, kind, f"a {kind.__name__}")
+
+
+def check_settle(settle: object) -> None:
+    """Refuse a number of buckets that the API does not reach back.
+
+    Raises:
+        ConfigurationError: It is no whole number, or too large.
+    """
+    checks.whole("settle", settle, 0, REACH // BUCKET)
 
 
 def check_settings(
@@ -46,12 +73,10 @@ def check_settings(
     Raises:
         ConfigurationError: One of them cannot; says which and why.
     """
-    checks.whole("settle", settle, 0, REACH // BUCKET)
-    checks.instance("revise", revise, bool, "True or False")
+    check_settle(settle)
+    checks.switch("revise", revise)
     if over is not None:
-        checks.instance("over", over, timedelta, "a timedelta, or None")
-    if over is not None and over < timedelta():
-        raise ConfigurationError(f"over={over}: it must be 0 seconds or more, or None")
+        checks.duration("over", over, "a timedelta of 0 or more, or None")
     checks.whole("max_in_flight", max_in_flight, 1)
     checks.function("clock", clock, "a function that tells the time")
     checks.aware("clock: the time that it tells", clock())
@@ -63,15 +88,13 @@ def each_once(accounts: Iterable[Account]) -> tuple[Account, ...]:
     Raises:
         ConfigurationError: There is none, or one is given twice.
     """
-    checks.instance("accounts", accounts, Iterable, "an iterable of accounts, such as a list")
-    accounts = tuple(accounts)
-    for place, account in enumerate(accounts):
-        checks.instance(f"accounts[{place}]", account, Account, "an Account")
+    what = "an iterable of accounts, such as a list"
+    accounts = checks.members("accounts", accounts, Account, "an Account", what)
     if not accounts:
-        raise ConfigurationError("there is no account to follow: give at least one")
+        raise ConfigurationError("there is no account: give at least one")
     for account_id, times in Counter(account.id for account in accounts).items():
         if times > 1:
-            raise ConfigurationError(f"account {account_id} is given {times} times: follow it once")
+            raise ConfigurationError(f"account {account_id} is given {times} times: give it once")
     return accounts
 
 
@@ -82,10 +105,11 @@ def of_buckets(queries: Sequence[ConversationQuery]) -> tuple[ConversationQuery,
         ConfigurationError: There is none.
         InvalidQuery: One has another interval.
     """
-    checks.instance("query", queries, Iterable, "a ConversationQuery, or several in a list")
-    queries = tuple(queries)
+    what = "a ConversationQuery"
+    queries = checks.members(
+        "query", queries, ConversationQuery, what, f"{what}, or a list of some"
+    )
     for query in queries:
-        checks.instance("query", query, ConversationQuery, "a ConversationQuery")
         if query.interval not in {None, MIN_INTERVAL}:
             raise InvalidQuery(
                 "interval",

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import get_args
 
+from msgconv_async import checks
 from msgconv_async.export.files.base import FileFormat, TableFiles
 from msgconv_async.export.files.lines import COMPLETE
 from msgconv_async.export.files.text import CsvFiles, NdjsonFiles
@@ -34,8 +36,10 @@ def table_files(
         tables: Which of the tables to write.
 
     Raises:
+        ConfigurationError: There is no such format, or an argument is of another type.
         ModuleNotFoundError: Parquet needs pyarrow, which the extra ``arrow`` brings.
     """
+    checks.one_of("format", format, get_args(FileFormat))
     if format == "csv":
         return CsvFiles(folder, format, tables)
     if format == "ndjson":

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, Literal, Self, TypeAlias
+from typing import BinaryIO, Literal, Self, TypeAlias, get_args
 
+from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.files.whole_file import WholeFile
 from msgconv_async.export.rows import Table
@@ -29,7 +30,7 @@ class TableFiles(ABC):
         tables: Which of the tables to write. A table without rows is a file as well.
 
     Raises:
-        ConfigurationError: On entering: no file could be written there.
+        ConfigurationError: A setting cannot work. On entering: no file could be written there.
     """
 
     def __init__(
@@ -38,6 +39,10 @@ class TableFiles(ABC):
         format: FileFormat,  # noqa: A002 - the usual name
         tables: Sequence[Table],
     ) -> None:
+        checks.path("folder", folder, "the path of a folder")
+        checks.one_of("format", format, get_args(FileFormat))
+        what = "several tables, such as those of `tables_of`"
+        tables = checks.members("tables", tables, Table, "a Table", what)
         self._folder = Path(folder)
         self._files = {
             table: WholeFile(self._folder / f"{table.name}.{format}") for table in tables
@@ -77,7 +82,8 @@ class TableFiles(ABC):
             How many rows there were.
 
         Raises:
-            ValueError: The report has no intervals and does not know its window.
+            ConfigurationError: An argument is of another type, or the report has no intervals and
+                does not know its window.
             UnexpectedResponse: For Parquet, a number does not fit into 64 bits. Nothing of the
                 report is written, and others may follow.
             OSError: It cannot be written: a disk is full, perhaps.

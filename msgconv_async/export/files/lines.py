@@ -10,6 +10,7 @@ from io import StringIO
 
 import msgspec
 
+from msgconv_async import checks
 from msgconv_async.export.rows import METRICS, Row, Table, Value, intervals
 from msgconv_async.protocol.report import ConversationReport
 
@@ -24,6 +25,7 @@ _ENCODER = msgspec.json.Encoder()
 
 def file_rows(table: Table, account_id: str, report: ConversationReport) -> Iterator[Row]:
     """Yield a report's rows as `Table.rows` does, each with `COMPLETE` as its last value."""
+    checks.text("account_id", account_id, "the id of the report's account, as a string")
     for interval in intervals(report):
         for row in table.flatten(account_id, interval):
             yield (*row, interval.complete)

@@ -17,6 +17,7 @@ from pathlib import Path
 from stat import S_IMODE, S_ISREG
 from typing import BinaryIO, Self
 
+from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
 
 _NAME = re.compile(r"\.[0-9a-f]{16}\.msgconv")
@@ -40,7 +41,7 @@ class WholeFile:
         path: The file. If it is a symbolic link, the file behind it is replaced.
 
     Raises:
-        ConfigurationError: On entering: no file could be written there.
+        ConfigurationError: ``path`` is no path. On entering: no file could be written there.
 
     Attributes:
         stream: Where to write, once entered.
@@ -49,6 +50,7 @@ class WholeFile:
     stream: BinaryIO
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        checks.path("path", path)
         self._path = Path(os.path.realpath(path))
         self._temporary = self._path
 
