@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from msgconv_async.cli.progress import Progress
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import ConfigurationError, MsgConvError
+from msgconv_async.export.destination import StoreInUse
 from msgconv_async.export.pipeline import Batch, Emptied, Reader, conversation_metrics
 from msgconv_async.export.shards import Shard
 from msgconv_async.export.store import Store
@@ -39,6 +41,9 @@ they would take more than half of the time to the next round."""
 
 _GRACE = 3.0
 """Seconds in which a round must end after a signal."""
+
+_IN_USE = (15.0, 45.0)
+"""Seconds after which a store is tried again that another collector was at work on."""
 
 _STOPPED = "stopped; the next run goes on from where the last round ended"
 
@@ -78,7 +83,10 @@ class Collect:
             given = f"{every / _MINUTE:g}m" if whole else f"{every.total_seconds():g}s"
             raise ConfigurationError(f"--every={given}: it must be 5m to 12h")
         self._store = store
-        self._accounts = [account for account in accounts if Shard.of(shard).holds(account.id)]
+        part = Shard.of(shard)
+        self._accounts = [account for account in accounts if part.holds(account.id)]
+        self._shard = "" if shard is None else f", shard {part} of {len(accounts)} accounts"
+        self._in_use = False
         self._every = every
         self._note = note
         self._source = partial(
@@ -109,6 +117,8 @@ class Collect:
                     complain(said)
                     return code
                 rest = max(0.0, begun + self._every.total_seconds() - time.monotonic())
+                if self._in_use:  # by chance, or the same collector would be kept off every time
+                    rest = min(rest, random.uniform(*_IN_USE))  # noqa: S311 - no secret
                 now = datetime.now(UTC)
                 following = now + timedelta(seconds=rest)
                 complain(f"{now:%Y-%m-%d %H:%M:%S} UTC: {said}; next round at {following:%H:%M:%S}")
@@ -117,6 +127,7 @@ class Collect:
     def _round(self, reader: Reader) -> tuple[int, str]:
         """Collect once; return the exit code, and a sentence about the round."""
         over = timedelta()
+        self._in_use = False
         if self._every is not None:
             over = min(len(self._accounts) * _APART, self._every / 2)
         emptied: list[Emptied] = []
@@ -132,6 +143,9 @@ class Collect:
                 self._store.load(source, emptied)
         except ConfigurationError:
             raise
+        except StoreInUse as error:
+            self._in_use = True
+            return FAILED, str(error)
         except MsgConvError as error:
             return FAILED, str(error)
         except Exception as error:
@@ -139,7 +153,8 @@ class Collect:
                 raise
             _LOG.exception("this is a bug in msgconv")
             return FAILED, f"the round failed: {type(error).__name__}"
-        return FAILED if progress.failed else OK, f"{progress.summary()} into {self._store}"
+        said = f"{progress.summary()} into {self._store}{self._shard}"
+        return FAILED if progress.failed else OK, said
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.parameters import log_to_stderr
@@ -61,6 +62,11 @@ async def run(
 ) -> int:
     """Serve until SIGINT (Ctrl-C) or SIGTERM."""
     place.check(token)
+    if base_url is not None and urlsplit(base_url).netloc == f"{place.host}:{place.port}":
+        raise ConfigurationError(
+            f"--base-url={base_url} is the gateway's own address: it would ask itself. Is"
+            " MSGCONV_BASE_URL set, which is for its clients?"
+        )
     app = gateway(
         accounts,
         base_url=base_url,

@@ -58,7 +58,9 @@ def _shard(_type: object, tokens: Sequence[Token]) -> tuple[int, int]:
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
-ShardOrNone = Annotated[tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1)]
+ShardOrNone = Annotated[
+    tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1, negative_iterable="")
+]
 IdsOption = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 Switch = Annotated[bool, Parameter(negative="")]
 

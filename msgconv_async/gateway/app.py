@@ -179,10 +179,11 @@ class _Gateway:
 
     async def _open(self, _: web.Application) -> AsyncIterator[None]:
         async with self._session:
-            if self._state is None:
+            learnt = None if self._state is None else state.load(self._state)
+            if self._state is None or learnt is None:
                 yield
                 return
-            for account_id, belief in state.load(self._state).items():
+            for account_id, belief in learnt.items():
                 if account_id in self._accounts:
                     self._of(account_id).pacer.believe(belief)
             saving = asyncio.create_task(self._keep_saving(self._state))

@@ -103,7 +103,7 @@ async def _listen(runner: web.AppRunner, place: Address, context: ssl.SSLContext
         await site.start()
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {place.host}:{place.port}: {error.strerror}"
+            f"cannot listen on {place.host}:{place.port}: {_reason(error)}: choose another --port"
         ) from None
     return _url("http" if context is None else "https", place.host, runner.addresses[0][1])
 
@@ -150,6 +150,11 @@ def _context(certificate: Path, key: Path) -> ssl.SSLContext:
             f" {error.strerror or str(error)}"
         ) from None
     return context
+
+
+def _reason(error: OSError) -> str:
+    """Return the system's words alone: asyncio adds the address to them, in words of its own."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _url(scheme: str, host: str, port: int) -> str:

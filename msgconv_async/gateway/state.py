@@ -4,7 +4,7 @@
 
 The state is written whole to a file beside it, which then replaces it. So the file is whole even if
 the gateway is killed at any moment. If it cannot be read or written, the log says so and the
-gateway goes on: the accounts then begin cold.
+gateway goes on: the accounts then begin cold. A file of another kind is never overwritten.
 """
 
 from __future__ import annotations
@@ -29,21 +29,32 @@ class _State(msgspec.Struct):
     accounts: dict[str, Belief]
 
 
-def load(path: Path) -> dict[str, Belief]:
-    """Return the content of a file, by account; nothing if it is missing or of another kind."""
+def load(path: Path) -> dict[str, Belief] | None:
+    """Return the content of a file, by account; nothing if it is missing, empty or out of reach.
+
+    Returns:
+        None if a gateway of this version did not write the file: it must not be overwritten.
+    """
     try:
-        state = msgspec.json.decode(path.read_bytes(), type=_State)
+        content = path.read_bytes()
     except FileNotFoundError:
         return {}
     except OSError as error:
         _LOG.warning("%s cannot be read (%s): every account begins cold", path, error.strerror)
         return {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _LOG.warning("%s is not what a gateway wrote (%s): every account begins cold", path, error)
+    if not content.strip():
         return {}
-    if state.version != VERSION:
-        _LOG.warning("%s is of another version: every account begins cold", path)
-        return {}
+    try:
+        state = msgspec.json.decode(content, type=_State)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        state = None
+    if state is None or state.version != VERSION:
+        _LOG.warning(
+            "%s is not what a gateway of this version wrote: every account begins cold, and the"
+            " file stays as it is. Remove it, or name another, to keep what is learnt",
+            path,
+        )
+        return None
     return {name: belief for name, belief in state.accounts.items() if _is_sane(belief)}
 
 

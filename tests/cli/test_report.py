@@ -194,7 +194,7 @@ def test_more_bars_than_columns_are_the_last() -> None:
 
 WRONG = {
     "no such file": (("--destination", "duckdb:/nope/a.duckdb"), 2, "no file /nope/a.duckdb"),
-    "no such destination": (("--destination", "nope"), 2, "destination 'nope': dlt has none"),
+    "no such destination": (("--destination", "nope"), 2, "destination 'nope': dlt has no"),
     "no such dataset": (("--dataset", "other"), 2, "dataset other: nothing was collected"),
     "no name": (("--dataset", "[/b] c"), 2, "dataset '[/b] c': a name is made of up to 63 small"),
     "no days": (("--days", "0"), 2, "--days=0: it must be 1 or more"),

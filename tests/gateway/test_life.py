@@ -111,6 +111,20 @@ async def test_strangers_ids_make_no_new_series() -> None:
         assert before == len(await _samples(url))
 
 
+@pytest.mark.parametrize("content", [b'[[account]]\nid = "1"\n', b'{"version": 2, "accounts": {}}'])
+async def test_a_file_of_another_kind_is_told_of_and_stays_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    """Such as the accounts file, named by mistake."""
+    kept = tmp_path / "accounts.toml"
+    kept.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        async with Sandbox() as sandbox, running(sandbox, state=kept) as url:
+            assert 200 == (await get(url + path(sandbox.account_ids[0])))[0]
+    assert "the file stays as it is" in caplog.text
+    assert content == kept.read_bytes()
+
+
 async def test_what_was_learnt_survives(tmp_path: Path) -> None:
     kept = tmp_path / "state.json"
     async with Sandbox() as sandbox:
@@ -120,7 +134,7 @@ async def test_what_was_learnt_survives(tmp_path: Path) -> None:
             samples = await _samples(url)
             believed = samples["msgconv_gateway_believed_requests_per_second", account_id]
             assert 48 <= believed <= 50
-        assert BELIEF.limit == pytest.approx(state.load(kept)[account_id].limit)
+        assert BELIEF.limit == pytest.approx((state.load(kept) or {})[account_id].limit)
 
 
 async def test_what_is_learnt_is_written_while_it_runs(
@@ -134,7 +148,7 @@ async def test_what_is_learnt_is_written_while_it_runs(
         asked = (path(account_id, f"timeframe={minutes}&v=1") for minutes in range(1, 20))
         await asyncio.gather(*(get(url + question) for question in asked))
         await asyncio.sleep(0.2)
-        assert account_id in state.load(kept)
+        assert account_id in (state.load(kept) or {})
         assert 0o600 == kept.stat().st_mode & 0o777
 
 
