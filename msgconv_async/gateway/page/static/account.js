@@ -74,13 +74,13 @@ export class AccountView {
       const [total, agent, consumer, system, time] = summary.last;
       const resolvers = [agent, consumer, system].map((value) => count(value) || "-").join(" · ");
       const common = summary.common
-        ? `in ${counted(summary.common, "bucket", "buckets")} seen on both days`
+        ? `in the ${5 * summary.common} minutes seen on both days`
         : "no common hours seen yet";
       tiles.push(
         ["Resolved, last 5 minutes", count(total), "conversations", "total"],
         ["By agent, consumer, system", resolvers, "conversations", "resolvers"],
         ["Average handling time", written(total, time), "of these", "average"],
-        ["Resolved today", count(summary.today), `conversations, in ${counted(summary.seen, "bucket", "buckets")} seen`, "today"],
+        ["Resolved today", count(summary.today), `conversations, in ${counted(summary.seen, "bucket", "buckets")} of five minutes`, "today"],
         ["Against the day before", change(summary.compared, summary.common) || "-", common, "change"],
       );
     }
@@ -116,7 +116,7 @@ export class AccountView {
 export function compared(summary) {
   if (!summary.common) return "The same hours of the day before were not seen.";
   const [now, before] = summary.compared;
-  return `In the hours seen on both days: ${count(now)}, and ${count(before)} the day before.`;
+  return `In the ${5 * summary.common} minutes seen on both days: ${count(now)}, and ${count(before)} the day before.`;
 }
 
 export function set(element, text) {

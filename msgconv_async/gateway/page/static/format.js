@@ -55,8 +55,11 @@ export function limit(pace) {
   return "not met yet";
 }
 
+// Fewer five-minute buckets than an hour has are chance, and no change.
+const ENOUGH = 12;
+
 export function change([now, before], common) {
-  if (!common || !before) return NOTHING;
+  if (common < ENOUGH || !before) return NOTHING;
   const percent = Math.round((now / before - 1) * 100);
   return `${percent > 0 ? "+" : percent < 0 ? "−" : "±"}${Math.abs(percent)} %`;
 }
