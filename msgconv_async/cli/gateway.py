@@ -62,7 +62,8 @@ async def run(
 ) -> int:
     """Serve until SIGINT (Ctrl-C) or SIGTERM."""
     place.check(token)
-    if base_url is not None and urlsplit(base_url).netloc == f"{place.host}:{place.port}":
+    own = place.unix is None and base_url is not None
+    if own and urlsplit(base_url).netloc == f"{place.host}:{place.port}":
         raise ConfigurationError(
             f"--base-url={base_url} is the gateway's own address: it would ask itself. Is"
             " MSGCONV_BASE_URL set, which is for its clients?"

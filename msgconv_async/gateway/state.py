@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import msgspec
 from msgconv_async.pacing.adaptive import Belief
 
 VERSION = 1
+
+_WRITING = threading.Lock()  # the last save, at the end, waits for one that is under way
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -62,9 +65,11 @@ def save(path: Path, accounts: Mapping[str, Belief]) -> bool:
     """Write what was learnt; tell whether that was possible."""
     beside = path.with_name(f"{path.name}.new")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(encoded(accounts))
-        beside.replace(path)
+        with _WRITING:
+            opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(opened, "wb") as file:
+                file.write(encoded(accounts))
+            beside.replace(path)
     except OSError as error:
         _LOG.warning("%s cannot be written: %s", path, error.strerror)
         return False

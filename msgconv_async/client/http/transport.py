@@ -72,6 +72,7 @@ _GATEWAY_KINDS: dict[str, tuple[type[errors.ApiError], str]] = {
     "busy": (errors.RateLimited, "the gateway's queue is too long"),
     "throttled": (errors.RateLimited, "the service throttled the gateway for too long"),
     "credentials": (errors.Unauthorized, "the service does not accept the gateway's credentials"),
+    "configuration": (errors.ApiError, "the gateway is set up in a way that cannot work"),
     "unexpected": (errors.ApiError, "the gateway had an answer that the API does not describe"),
     "status": (errors.ApiError, "the gateway had an answer that the API does not describe"),
 }
@@ -88,6 +89,8 @@ class Answer(msgspec.Struct, frozen=True):
         cookies: By name.
         dated: Whether the service sent such a ``Date``.
         by_gateway: Whether a gateway gave it, which keeps to the account's pace by itself.
+        sent: When the request was sent, in seconds of the event loop's clock.
+        arrived: When the head of the answer was there, by the same clock.
     """
 
     body: bytes
@@ -95,6 +98,8 @@ class Answer(msgspec.Struct, frozen=True):
     cookies: Mapping[str, str]
     dated: bool = True
     by_gateway: bool = False
+    sent: float = 0.0
+    arrived: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Answer of {len(self.body)} bytes at {self.at}>"  # it may hold a token
@@ -152,6 +157,8 @@ class Transport:
         # Raised outside the handler: aiohttp's exceptions carry the request's headers. As
         # __context__, they would show the Authorization header wherever the chain is printed.
         failure: errors.MsgConvError
+        loop = asyncio.get_running_loop()
+        sent = loop.time()
         try:
             response = await self._http.request(
                 request.method,
@@ -164,15 +171,18 @@ class Transport:
                 read_bufsize=_READ_SIZE,
                 middlewares=(*self._middlewares, attempts),
             )
+            times = sent, loop.time()
             if response.status == _OK and response.content.is_eof():
                 # The whole body came with its head, as a short one does, and the connection is
                 # free again: there is nothing to wait for, and nothing to close.
                 body = response.content.read_nowait()
-                return _answer(response, _without_mark(body), limit, attempts.cookies, account_id)
+                return _answer(
+                    response, _without_mark(body), limit, attempts.cookies, account_id, times=times
+                )
             async with response:
                 if response.status == _OK:
                     body = await _read(response, limit)
-                    return _answer(response, body, limit, attempts.cookies, account_id)
+                    return _answer(response, body, limit, attempts.cookies, account_id, times=times)
                 hidden = (*secrets(), *_secrets(headers))
                 failure = await _refusal(response, account_id, hidden, login=login)
         except errors.MsgConvError as error:
@@ -218,6 +228,8 @@ def _answer(
     limit: int,
     cookies: Mapping[str, str],
     account_id: str,
+    *,
+    times: tuple[float, float],
 ) -> Answer:
     if len(body) > limit:
         raise errors.UnexpectedResponse(
@@ -230,6 +242,8 @@ def _answer(
         cookies,
         dated=at is not None,
         by_gateway=GATEWAY in response.headers,
+        sent=times[0],
+        arrived=times[1],
     )
 
 

@@ -2,7 +2,7 @@
 
 The cookie is a random name of a session that is kept here, never the token: it opens the page and
 nothing else, and is worth nothing after a restart. Wrong tokens are answered late, and one
-address may have four attempts open, so a token cannot be guessed quickly.
+address may have four attempts open, so the form is no quick way to guess.
 """
 
 from __future__ import annotations

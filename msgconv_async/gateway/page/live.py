@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import SessionUnusable
 from msgconv_async.gateway.page.history import AN_HOUR, Memory, Summary, listed, together
 from msgconv_async.pacing.pacer import Pacer, PacerStats
+from msgconv_async.protocol.buckets import DAY
 from msgconv_async.protocol.query import ConversationQuery
 
 QUERIES = (ConversationQuery(5), ConversationQuery(5, skill_ids="all", agent_ids="all"))
@@ -126,6 +128,7 @@ class Live:
         self._memories = {account.id: Memory() for account in self._accounts}
         self._states = {account.id: AccountState(account.id) for account in self._accounts}
         self._encoded: dict[str, msgspec.Raw] = {}
+        self._gaps: dict[str, datetime] = {}
         self._changed: set[str] = set()
         self._together: dict[str, Any] = {"accounts": 0}
         self._added_up_at = -math.inf
@@ -245,24 +248,34 @@ class Live:
             case ClosedBucket():
                 self._memories[account_id].add(item.interval)
                 row.failure = ""
+                if item.interval.end - self._gaps.get(account_id, item.interval.end) > DAY:
+                    row.gap = ""
             case Gap():
-                row.gap = str(item)
+                row.gap, self._gaps[account_id] = str(item), item.end
             case Failure():
-                row.failure, row.failed_at = str(item.error), int(utc_now().timestamp())
+                if not row.failure:
+                    row.failed_at = int(utc_now().timestamp())
+                row.failure = str(item.error)
         self._changed.add(account_id)
 
     async def _keep_telling(self) -> None:
         looks = 0
         while True:
-            if self._changed:
-                changed, self._changed = self._changed, set()
-                for account_id in changed:
-                    self._encoded.pop(account_id, None)
-                self._tell("rows", {"rows": [self._row(account_id) for account_id in changed]})
-            if looks % round(PACE_EVERY / TELL_EVERY) == 0:
-                self._tell_pace()
+            try:
+                self._tell_changes()
+                if looks % round(PACE_EVERY / TELL_EVERY) == 0:
+                    self._tell_pace()
+            except Exception:  # noqa: BLE001 - viewers must not believe that nothing happens
+                _LOG.exception("the live page: a change could not be sent")
             looks += 1
             await anyio.sleep(TELL_EVERY)
+
+    def _tell_changes(self) -> None:
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            for account_id in changed:
+                self._encoded.pop(account_id, None)
+            self._tell("rows", {"rows": [self._row(account_id) for account_id in changed]})
 
     def _tell_pace(self) -> None:
         paced = self._pace()

@@ -78,9 +78,9 @@ function show() {
   if (view.id) view.fill();
   table.update();
   const all = [...accounts.values()];
-  const heardOf = all.filter((account) => account.summary);
+  const fresh = all.filter((account) => account.isFresh); // older figures are not of the last five minutes
   const sum = (figure) => all.reduce((total, account) => total + (figure(account) ?? 0), 0);
-  const last = (place) => sum((account) => account.summary?.last[place]);
+  const last = (place) => sum((account) => (account.isFresh ? account.summary.last[place] : 0));
   const states = ["failing", "stale", "waiting"]
     .map((state) => [all.filter((account) => account.state === state).length, state])
     .filter(([number]) => number);
@@ -88,9 +88,9 @@ function show() {
   const text = {
     accounts: count(all.length),
     states: states.map(([number, state]) => `${count(number)} ${state}`).join(", ") || "all well",
-    total: heardOf.length ? count(last(0)) : "-",
-    resolvers: heardOf.length ? `conversations: ${by}` : "conversations",
-    average: heardOf.length ? written(last(0), last(4)) : "-",
+    total: fresh.length ? count(last(0)) : "-",
+    resolvers: fresh.length ? `conversations${fresh.length < all.length ? ` of ${count(fresh.length)} accounts` : ""}: ${by}` : "conversations",
+    average: fresh.length ? written(last(0), last(4)) : "-",
     queue: count(sum((account) => account.pace.waiting)),
     flight: `requests; ${count(sum((account) => account.pace.flight))} in flight`,
     refused: count(sum((account) => account.pace.refused)),

@@ -48,6 +48,10 @@ export class Account {
     return this.age > STALE ? "stale" : "ok";
   }
 
+  get isFresh() {
+    return this.summary !== null && this.age <= STALE;
+  }
+
   get average() {
     return this.summary ? average(this.summary.last[0], this.summary.last[4]) : null;
   }

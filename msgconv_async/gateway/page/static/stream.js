@@ -1,6 +1,7 @@
 // The stream of events: kept open, and opened again when it is lost.
 
 const SILENCE = 20e3; // milliseconds: the gateway says something every 15 seconds
+const PATIENCE = 10e3;
 const WAITS = [1e3, 2e3, 4e3, 8e3, 15e3];
 
 export function connect({ heard, lost }) {
@@ -8,9 +9,11 @@ export function connect({ heard, lost }) {
   let failed = 0;
   let silence = 0;
   let retry = 0;
+  let asking = false;
 
   function open() {
     clearTimeout(retry);
+    source?.close();
     source = new EventSource("live/events");
     for (const kind of ["all", "rows", "pace", "beat"]) {
       source.addEventListener(kind, (event) => {
@@ -40,14 +43,19 @@ export function connect({ heard, lost }) {
 
   // An event source does not tell why it failed: a login that is over leads to the form.
   async function ask() {
+    if (asking) return undefined;
+    asking = true;
     try {
-      const response = await fetch("live/all", { cache: "no-store" });
+      const signal = AbortSignal.timeout(PATIENCE);
+      const response = await fetch("live/all", { cache: "no-store", signal });
       if (response.status === 403) return location.reload();
       if (response.ok) return open();
     } catch {
       // not there yet
+    } finally {
+      asking = false;
     }
-    again();
+    return again();
   }
 
   addEventListener("online", () => failed && ask());
