@@ -147,9 +147,16 @@ class _Reader:
 
     def __init__(self, learnt: Mapping[Any, tuple[str, ...]]) -> None:
         self._learnt = {kind: learnt.get(kind, ()) for kind in (*_INSIDE, ConversationMetrics)}
-        metrics = self._type(ConversationMetrics, bases=(ConversationMetrics,))
-        agents = self._type(AgentBreakdown, per_agent=_by_id(metrics), totals=metrics)
-        skills = self._type(SkillBreakdown, per_skill=_by_id(agents), totals=metrics)
+        # A part without new members has its usual type, and needs no conversion.
+        metrics: Any = ConversationMetrics
+        agents: Any = AgentBreakdown
+        skills: Any = SkillBreakdown
+        if self._learnt[ConversationMetrics]:
+            metrics = self._type(ConversationMetrics, bases=(ConversationMetrics,))
+        if metrics is not ConversationMetrics or self._learnt[AgentBreakdown]:
+            agents = self._type(AgentBreakdown, per_agent=_by_id(metrics), totals=metrics)
+        if agents is not AgentBreakdown or self._learnt[SkillBreakdown]:
+            skills = self._type(SkillBreakdown, per_skill=_by_id(agents), totals=metrics)
         sections = {"skills": skills | None, "agents": agents | None, "totals": metrics | None}
         data = self._type(Sections, **sections)
         interval = self._type(WireInterval, timestamp=int, data=data | None, **sections)
@@ -205,11 +212,10 @@ class _Usual:
         places: Filled with the places of new members.
     """
 
-    __slots__ = ("_absent", "_learnt", "_noted", "_of_metrics", "_places")
+    __slots__ = ("_absent", "_learnt", "_noted", "_places")
 
     def __init__(self, learnt: Mapping[Any, tuple[str, ...]], places: dict[str, None]) -> None:
         self._learnt = learnt
-        self._of_metrics = bool(learnt[ConversationMetrics])
         self._absent = (UNSET,) * len(learnt[ConversationMetrics])
         self._places = places
         self._noted: set[str] = set()  # paths of metrics that had all new members there are
@@ -230,6 +236,8 @@ class _Usual:
         )
 
     def _skills(self, told: Any, path: str) -> SkillBreakdown:
+        if type(told) is SkillBreakdown:
+            return told
         path += ".skillsMetricsPerAgent"
         inner = f"{path}.metricsPerSkill[*]"
         per_skill = {key: self._agents(agents, inner) for key, agents in told.per_skill.items()}
@@ -239,23 +247,19 @@ class _Usual:
         return SkillBreakdown(per_skill, totals)
 
     def _agents(self, told: Any, path: str) -> AgentBreakdown:
+        if type(told) is AgentBreakdown:
+            return told
         inner = f"{path}.metricsPerAgent[*]"
-        if self._of_metrics:
-            metrics = self._metrics
-            per_agent = {key: metrics(agent, inner) for key, agent in told.per_agent.items()}
-        else:
-            per_agent = {
-                key: ConversationMetrics(*astuple(agent)) for key, agent in told.per_agent.items()
-            }
+        per_agent = {key: self._metrics(metrics, inner) for key, metrics in told.per_agent.items()}
         totals = self._metrics(told.totals, f"{path}.metricsTotals")
         if self._note(told, AgentBreakdown, path) and not per_agent:
             raise _NothingElse
         return AgentBreakdown(per_agent, totals)
 
     def _metrics(self, told: Any, path: str) -> ConversationMetrics:
+        if type(told) is ConversationMetrics:
+            return told
         values = astuple(told)
-        if not self._of_metrics:
-            return ConversationMetrics(*values)
         known = values[:_METRICS]
         if values[_METRICS:] != self._absent:
             if known == _NO_METRICS:
