@@ -11,7 +11,7 @@ nothing moves before somebody has it.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Annotated, Any, NamedTuple, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, TypeAlias
 
 import msgspec
 
@@ -108,67 +108,10 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
         return max(1, min(buckets, REACH // BUCKET)) * (BUCKET // _MINUTE)
 
 
-class Move(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where one account stands: the part of a checkpoint that an item changed.
+class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A value that is kept as text."""
 
-    A store that keeps the latest move of each account has what `Checkpoint.of` makes a checkpoint
-    of. So it writes what changed, and not what exists.
-
-    Attributes:
-        account_id: Whose.
-        query: A digest of the queries that are followed, as in `Checkpoint`.
-        position: How far the account was taken; None if nothing of it was taken yet.
-        clock: What is known of its service's clock; None if that is nothing.
-    """
-
-    account_id: str
-    query: str
-    position: Position | None = None
-    clock: ServiceClock | None = None
-
-    def __post_init__(self) -> None:
-        checks.instance("account_id", self.account_id, str, "the id of an account, as a string")
-        checks.instance("query", self.query, str, "a digest, as a string")
-        if self.position is not None:
-            checks.instance("position", self.position, Position, "a Position, or None")
-        if self.clock is not None:
-            checks.instance("clock", self.clock, ServiceClock, "a ServiceClock, or None")
-
-    def to_json(self) -> str:
-        """Return it as one line of JSON, of some 280 bytes."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
-
-        Raises:
-            ConfigurationError: It is something else.
-        """
-        try:
-            return msgspec.json.decode(text, type=cls)
-        except (msgspec.DecodeError, UnicodeError, TypeError) as error:
-            raise ConfigurationError(f"this is not a move of a checkpoint: {error}") from None
-
-
-class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where following stands, as a value to store and to hand back as ``since``.
-
-    Attributes:
-        accounts: How far each account was taken, by its id.
-        query: A digest of the queries it is of: their skills, agents, groups and versions. Empty in
-            one that an older version wrote: it passes for any.
-        clocks: What is known of the services' clocks, by account id.
-    """
-
-    accounts: Mapping[str, Position] = {}
-    query: str = ""
-    clocks: Mapping[str, ServiceClock] = {}
-
-    def __post_init__(self) -> None:
-        checks.instance("accounts", self.accounts, Mapping, "a mapping of account ids to positions")
-        checks.instance("query", self.query, str, "a digest, as a string")
-        checks.instance("clocks", self.clocks, Mapping, "a mapping of account ids to clocks")
+    _called: ClassVar[str]
 
     def to_json(self) -> str:
         """Return it as one line of JSON, of some 280 bytes for each account."""
@@ -184,7 +127,58 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
         try:
             return msgspec.json.decode(text, type=cls)
         except (msgspec.DecodeError, UnicodeError, TypeError) as error:
-            raise ConfigurationError(f"this is not a checkpoint: {error}") from None
+            raise ConfigurationError(f"this is not {cls._called}: {error}") from None
+
+
+class Move(_Stored, frozen=True, omit_defaults=True):
+    """Where one account stands: the part of a checkpoint that an item changed.
+
+    A store that keeps the latest move of each account has what `Checkpoint.of` makes a checkpoint
+    of. So it writes what changed, and not what exists.
+
+    Attributes:
+        account_id: Whose.
+        query: A digest of the queries that are followed, as in `Checkpoint`.
+        position: How far the account was taken; None if nothing of it was taken yet.
+        clock: What is known of its service's clock; None if that is nothing.
+    """
+
+    _called = "a move of a checkpoint"
+
+    account_id: str
+    query: str
+    position: Position | None = None
+    clock: ServiceClock | None = None
+
+    def __post_init__(self) -> None:
+        checks.instance("account_id", self.account_id, str, "the id of an account, as a string")
+        checks.instance("query", self.query, str, "a digest, as a string")
+        if self.position is not None:
+            checks.instance("position", self.position, Position, "a Position, or None")
+        if self.clock is not None:
+            checks.instance("clock", self.clock, ServiceClock, "a ServiceClock, or None")
+
+
+class Checkpoint(_Stored, frozen=True, omit_defaults=True):
+    """Where following stands, as a value to store and to hand back as ``since``.
+
+    Attributes:
+        accounts: How far each account was taken, by its id.
+        query: A digest of the queries it is of: their skills, agents, groups and versions. Empty in
+            one that an older version wrote: it passes for any.
+        clocks: What is known of the services' clocks, by account id.
+    """
+
+    _called = "a checkpoint"
+
+    accounts: Mapping[str, Position] = {}
+    query: str = ""
+    clocks: Mapping[str, ServiceClock] = {}
+
+    def __post_init__(self) -> None:
+        checks.instance("accounts", self.accounts, Mapping, "a mapping of account ids to positions")
+        checks.instance("query", self.query, str, "a digest, as a string")
+        checks.instance("clocks", self.clocks, Mapping, "a mapping of account ids to clocks")
 
     @classmethod
     def of(cls, moves: Iterable[Move]) -> Self:

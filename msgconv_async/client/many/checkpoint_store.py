@@ -276,4 +276,8 @@ def _why(error: sqlite3.Error) -> str:
         return "another process, or another store, has it open: each needs a file of its own"
     if "not a database" in said:
         return "this is not a checkpoint's store, but a file of another kind"
-    return "cannot be opened" if "unable to open" in said else said
+    if "readonly" in said:
+        return "cannot be written: the file and its folder must be writable"
+    if "unable to open" in said:
+        return "cannot be opened: it must be a file that may be read and written"
+    return said

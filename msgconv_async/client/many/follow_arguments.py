@@ -34,7 +34,8 @@ def check_since(since: object, digest: str) -> None:
     if isinstance(since, Checkpoint) and since.query and since.query != digest:
         raise ConfigurationError(
             "since: this checkpoint is of another query, with other skills, agents, groups or"
-            " version: hand back one of this query, or begin at an instant instead"
+            " version: hand back one of this query, or begin anew, with another file if it came"
+            " from a store"
         )
 
 
