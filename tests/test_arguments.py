@@ -363,6 +363,12 @@ def question_cases() -> Iterator[tuple[str, str, Callable[[ConversationSession, 
         yield name, "account", partial(_asked, call, 0), [None, "1", []]
         yield name, "query", partial(_asked, call, 1), [None, 60, []]
         yield name, "timeout", partial(_asked, call, 2), [0, -1, "5", True, math.nan]
+    yield (
+        "fetch_shared",
+        "max_wait",
+        lambda session, it: session.fetch_shared(WHO, HOUR, max_wait=it),
+        [0, -1, "5", True, math.nan],
+    )
     store = CheckpointStore("x")
     yield "CheckpointStore.save", "following", lambda _, it: store.save(it), [None, 5]
 

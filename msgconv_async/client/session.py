@@ -286,15 +286,28 @@ class ConversationSession:
             return answer.body
 
     async def fetch_shared(
-        self, account: Account, query: ConversationQuery, *, timeout: float | None = TIMEOUT
+        self,
+        account: Account,
+        query: ConversationQuery,
+        *,
+        timeout: float | None = TIMEOUT,
+        max_wait: float = math.inf,
     ) -> Shared:
         """Ask as `fetch_document` does, and tell where the document comes from: for a gateway.
 
         Calls share one request even if ``coalesce`` is False, and the document is decoded once for
         all of them.
+
+        Args:
+            account: As `fetch` takes it.
+            query: As `fetch` takes it.
+            timeout: As `fetch` takes it.
+            max_wait: Seconds that the call may wait for its turn, by default as long as `timeout`
+                allows. `TurnTooLate`, a `DeadlineExceeded`, says that they ran out.
         """
         net = self._usable()
         _check(account, query, timeout)
+        checks.number("max_wait", max_wait, "above 0 seconds", above=True, most=math.inf)
         question = (account, query)
         if (kept := net.cache.get(question)) is not None:
             return Shared(kept.body, kept.at, "hit", net.cache.age(question))
@@ -306,7 +319,7 @@ class ConversationSession:
             return answer
 
         source: CacheStatus = "shared" if question in net.flights else "fetched"
-        with _until(net, account, timeout) as deadline:
+        with _until(net, account, timeout, max_wait) as deadline:
             answer = await net.flights.join(question, ask, deadline)
         return Shared(answer.body, answer.at, source, 0.0)
 
@@ -509,8 +522,11 @@ def _deadline(
     return _until(net, account, timeout)
 
 
-def _until(net: _Net, account: Account, timeout: float | None) -> CallDeadline:
-    return CallDeadline(net.deadlines, account.id, math.inf if timeout is None else timeout)
+def _until(
+    net: _Net, account: Account, timeout: float | None, max_wait: float = math.inf
+) -> CallDeadline:
+    seconds = math.inf if timeout is None else timeout
+    return CallDeadline(net.deadlines, account.id, seconds, max_wait)
 
 
 def _decoded(

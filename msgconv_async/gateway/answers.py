@@ -16,6 +16,7 @@ from typing import NamedTuple
 from aiohttp import web
 from aiohttp.hdrs import AGE, DATE, RETRY_AFTER, WWW_AUTHENTICATE
 
+from msgconv_async.client.http.deadlines import TurnTooLate
 from msgconv_async.client.http.transport import GATEWAY
 from msgconv_async.client.session import Shared
 from msgconv_async.errors import (
@@ -95,6 +96,8 @@ def refusal(error: MsgConvError) -> Refusal:
     text = str(error)
     if isinstance(error, BadRequest):
         return Refusal(400, "question", error.excerpt or text)
+    if isinstance(error, TurnTooLate):
+        return Refusal(503, "busy", text, 1.0)
     if isinstance(error, DeadlineExceeded):
         if isinstance(error.__cause__, RateLimited):
             return Refusal(503, "throttled", text, 1.0)

@@ -197,3 +197,21 @@ async def _until(holds: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - what is waited for happens in a server's handler
             await asyncio.sleep(0.01)
+
+
+async def test_where_no_limit_is_known_a_turn_is_waited_for_no_longer_either() -> None:
+    """Nothing was refused yet, so the length of the queue cannot be told beforehand."""
+    async with Sandbox(latency=1.5) as sandbox:
+        [account_id] = sandbox.account_ids
+        async with running(sandbox, max_wait=0.5, pacer=lambda: Pacer(concurrency=(1, 2))) as url:
+            *first, last = _questions(account_id, 3)
+            asked = [asyncio.create_task(get(url + question)) for question in first]
+            while await _arrived(url, account_id) < 2:  # noqa: ASYNC110 - it is its state
+                await asyncio.sleep(0.005)
+            began = monotonic()
+            status, headers, body = await get(url + last)
+            assert 0.5 <= monotonic() - began < 1.4
+            assert (503, "busy") == (status, headers["Msgconv-Gateway"])
+            assert "1" == headers["Retry-After"]
+            assert "its turn did not come in time" in json.loads(body)["reason"]
+            assert [200, 200] == [(await task)[0] for task in asked]

@@ -153,6 +153,10 @@ class Deadlines(Timer):
             self._over.set_result(None)
 
 
+class TurnTooLate(DeadlineExceeded):
+    """The time for which a call may wait for its turn ran out, and nothing was sent for it."""
+
+
 class CallDeadline(Timed):
     """One call, for a ``with`` block around all that it awaits.
 
@@ -160,8 +164,10 @@ class CallDeadline(Timed):
         deadlines: The deadlines of its session.
         account_id: The account that an error names.
         timeout: Seconds that it may take, or infinity.
+        max_wait: Seconds in which its first request must be sent, or infinity.
 
     Raises:
+        TurnTooLate: On leaving the block: nothing was sent in `max_wait`.
         DeadlineExceeded: On leaving the block: the time ran out. If a try failed before, the
             message names the last one, and it is the ``__cause__``.
         SessionUnusable: On leaving the block: the session was closed.
@@ -170,10 +176,14 @@ class CallDeadline(Timed):
         timeout: As given.
     """
 
-    __slots__ = ("_account_id", "_deadlines", "_failure", "_handled", "timeout")
+    __slots__ = ("_account_id", "_at_last", "_deadlines", "_failure", "_handled", "timeout")
 
-    def __init__(self, deadlines: Deadlines, account_id: str, timeout: float) -> None:
-        super().__init__(deadlines, timeout)
+    def __init__(
+        self, deadlines: Deadlines, account_id: str, timeout: float, max_wait: float = math.inf
+    ) -> None:
+        super().__init__(deadlines, min(timeout, max_wait))
+        # Set once something was sent; until then the time for waiting counts, if there is one.
+        self._at_last = deadlines.loop.time() + timeout if max_wait < timeout else None
         self._deadlines = deadlines
         self._account_id = account_id
         self._failure: MsgConvError | None = None
@@ -209,9 +219,15 @@ class CallDeadline(Timed):
         self._failure = error
 
     def sent(self, at: float | None) -> None:
-        """Do nothing: only work that is shared needs the time of sending."""
+        """Take note that the call waits for its turn no longer."""
+        if at is not None and self._at_last is not None:
+            self.at, self._at_last = self._at_last, None
 
     def _late(self) -> DeadlineExceeded:
+        if self._at_last is not None:
+            return TurnTooLate(
+                "its turn did not come in time", account_id=self._account_id, timeout=self.timeout
+            )
         message = "no answer in time"
         if self._failure is not None:
             before = str(self._failure).removeprefix(f"account {self._account_id}: ")
