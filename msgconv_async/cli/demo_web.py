@@ -15,7 +15,7 @@ from msgconv_async.client.access.credentials import BearerToken, ClientCredentia
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import MsgConvError
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Address, serving, until_stopped
+from msgconv_async.gateway.serve import Address, for_this_machine, serving, stop_signal
 from msgconv_async.protocol.query import MAX_TIMEFRAME, ConversationQuery
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Sandbox
 
@@ -34,10 +34,13 @@ async def run(port: int) -> int:
     log_to_stderr(logging.WARNING)
     place = Address(port=port)
     place.check(None)
+    stopped = stop_signal()
     async with Sandbox(accounts=ACCOUNTS, concurrency=LIMIT, latency=LATENCY) as sandbox:
         credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
         accounts = [Account(account_id, credentials) for account_id in sandbox.account_ids]
-        async with serving(gateway(accounts, base_url=sandbox.url), place, _GRACE) as url:
+        app = gateway(accounts, base_url=sandbox.url)
+        app.middlewares.append(for_this_machine)
+        async with serving(app, place, _GRACE) as url:
             print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does
             complain(
                 f"open it in a browser: {ACCOUNTS} invented accounts, each closing a bucket every"
@@ -52,7 +55,7 @@ async def run(port: int) -> int:
                     worker = Account(account_id, BearerToken("none"))
                     for number in range(WORKERS):
                         group.start_soon(_work, session, worker, number)
-                await until_stopped()
+                await stopped.wait()
                 group.cancel_scope.cancel()
     return OK
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from msgconv_async import checks
 from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import PORT, Address, serving, until_stopped
+from msgconv_async.gateway.serve import PORT, Address, for_this_machine, serving, stop_signal
 
 
 def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -62,8 +64,10 @@ async def run(
 ) -> int:
     """Serve until SIGINT (Ctrl-C) or SIGTERM."""
     place.check(token)
-    own = place.unix is None and base_url is not None
-    if own and urlsplit(base_url).netloc == f"{place.host}:{place.port}":
+    # Named as on the command line; `gateway` would name its own arguments.
+    checks.number("--fresh-for", fresh_for, "0 seconds or more, and finite")
+    checks.number("--max-wait", max_wait, "above 0 seconds, and finite", above=True)
+    if base_url is not None and _is_own(place, base_url):
         raise ConfigurationError(
             f"--base-url={base_url} is the gateway's own address: it would ask itself. Is"
             " MSGCONV_BASE_URL set, which is for its clients?"
@@ -77,10 +81,24 @@ async def run(
         state=state,
         page=page,
     )
+    if token is None and place.unix is None:
+        app.middlewares.append(for_this_machine)
     log_to_stderr(logging.WARNING)
+    stopped = stop_signal()
     async with serving(app, place, grace) as url:
         print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does
         if note:
             complain(note)
-        await until_stopped()
+        await stopped.wait()
     return OK
+
+
+def _is_own(place: Address, base_url: str) -> bool:
+    """Tell whether a base URL leads to where the gateway listens itself."""
+    if place.unix is not None:
+        return False
+    parts = urlsplit(base_url)
+    same = parts.hostname == place.host or (
+        is_loopback_url(base_url) and is_loopback_url(f"http://{place.host}")
+    )
+    return same and parts.port == place.port

@@ -29,6 +29,7 @@ from msgconv_async.errors import (
 from msgconv_async.gateway import answers, parameters, state
 from msgconv_async.gateway.answers import Refusal
 from msgconv_async.gateway.metrics import CONTENT_TYPE, AccountMetrics, Metrics
+from msgconv_async.gateway.page.browser_sessions import comes_from_elsewhere
 from msgconv_async.gateway.page.live import Live
 from msgconv_async.gateway.page.routes import Page
 from msgconv_async.pacing.adaptive import Belief
@@ -78,7 +79,8 @@ def gateway(
             then do without.
         base_url: As `ConversationSession` takes it.
         fresh_for: Seconds for which an answer may be given again, never across a five-minute edge.
-        max_wait: Seconds. A question whose turn would come later is refused at once, with 503.
+        max_wait: Seconds. A question whose turn would come later is refused with 503: at once,
+            or, where nobody knows the account's limit yet, when they are over.
         token: What clients must send as ``Authorization: Bearer``, or trade for such a token as
             their client secret; None asks for nothing.
         state: A file that keeps what was learnt about the accounts' limits over restarts.
@@ -107,6 +109,7 @@ def gateway(
         fresh_for=fresh_for,
     )
     kept = None if state is None else Path(state)
+    token = None if token is None else token.strip()
     return _Gateway(served, session, max_wait, token, kept).application(page=page)
 
 
@@ -137,7 +140,7 @@ class _Gateway:
         self._asked: dict[str, _Asked] = {}
         self._metrics = Metrics(self._paced)
         self._reached_at = self._failed_at = -math.inf
-        self._failure = ""
+        self._failure: Refusal | None = None
         self._told: dict[str, str] = {}  # by account, the kind of failure since its last answer
 
     def application(self, *, page: bool) -> web.Application:
@@ -274,7 +277,9 @@ class _Gateway:
         )
 
     async def _fetch(self, asked: _Asked, query: ConversationQuery) -> Shared:
-        shared = await self._session.fetch_shared(asked.account, query, timeout=self._timeout)
+        shared = await self._session.fetch_shared(
+            asked.account, query, timeout=self._timeout, max_wait=self._max_wait
+        )
         if shared.source != "hit":
             self._reached_at = asyncio.get_running_loop().time()
             self._told.pop(asked.account.id, None)
@@ -282,16 +287,18 @@ class _Gateway:
 
     def _failed(self, asked: _Asked, error: MsgConvError) -> Refusal:
         """Take note of a failure, in the log as well if it is another one than the last."""
+        refused = answers.refusal(error)
         if isinstance(error, ServerError | ConnectionFailed):
             self._failed_at = asyncio.get_running_loop().time()
-            self._failure = str(error)
-        refused = answers.refusal(error)
+            self._failure = refused
         if self._told.get(asked.account.id) != refused.kind:
             self._told[asked.account.id] = refused.kind
             _LOG.warning("%s", error)
         return refused
 
     def _not_let_in(self, request: web.Request, account_id: str) -> Refusal | None:
+        if comes_from_elsewhere(request):
+            return Refusal(403, "site", "a page of another site may not ask")
         if not self._is_let_in(request):
             return Refusal(401, "token", "the token is missing or not the gateway's")
         if account_id not in self._accounts:
@@ -347,12 +354,14 @@ class _Gateway:
     async def _healthy(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    async def _ready(self, _: web.Request) -> web.Response:
-        now = asyncio.get_running_loop().time()
-        failing = self._failed_at > self._reached_at and now - self._failed_at < LATELY
+    async def _ready(self, request: web.Request) -> web.Response:
+        """Tell whether the service answered lately, or was at least not seen to fail."""
+        lately = asyncio.get_running_loop().time() - LATELY
+        failing = self._failed_at > max(lately, self._reached_at) and self._reached_at < lately
         body: dict[str, object] = {"ready": not failing, "accounts": len(self._accounts)}
-        if failing:
-            body["reason"] = self._failure
+        if failing and self._failure is not None:
+            told = self._failure
+            body["reason"] = told.reason if self._is_let_in(request) else told.kind
         return web.json_response(body, status=503 if failing else 200)
 
     async def _tell_metrics(self, request: web.Request) -> web.Response:
@@ -395,3 +404,9 @@ async def _in_json(
         allow = error.headers.get(ALLOW)
         refused = Refusal(error.status, "request", error.reason)
         return refused.response({ALLOW: allow} if allow else None)
+    except web.HTTPException:
+        raise
+    except Exception:  # noqa: BLE001 - the answer must be told, whatever went wrong
+        _LOG.exception("a question could not be answered: this is a fault of the gateway's own")
+        reason = "a fault of the gateway's own; its log has more"
+        return Refusal(500, "fault", reason, answers.UPSTREAM_WAIT).response()

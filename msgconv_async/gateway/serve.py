@@ -7,16 +7,18 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.hdrs import HOST
 
 from msgconv_async import checks
 from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.gateway.answers import Refusal
 
 GRACE = 25.0
 """Seconds in which requests in flight may end: below the 30 that Kubernetes gives a pod."""
@@ -87,14 +89,37 @@ async def serving(app: web.Application, place: Address, grace: float = GRACE) ->
         await runner.cleanup()
 
 
-async def until_stopped() -> None:
-    """Wait for SIGINT (Ctrl-C) or SIGTERM."""
+@web.middleware
+async def for_this_machine(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuse what was sent to another name than this machine's own, where nothing else protects.
+
+    A page in a browser can let its own name lead here (DNS rebinding): to the browser the gateway
+    is then of the page's site, and the page may read its answers.
+    """
+    if HOST in request.headers and not is_loopback_url(f"http://{request.host}"):
+        reason = (
+            f"without a token, only requests to a loopback address are answered, not to"
+            f" {request.host[:64]}: start the gateway with --token-env"
+        )
+        return Refusal(403, "host", reason).response()
+    return await handler(request)
+
+
+def stop_signal() -> asyncio.Event:
+    """Return an event that SIGINT (Ctrl-C) or SIGTERM sets; a second signal ends at once."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        stopped.set()
+        loop.remove_signal_handler(number)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # on Windows
-            loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
+            loop.add_signal_handler(number, stop, number)
+    return stopped
 
 
 async def _listen(runner: web.AppRunner, place: Address, context: ssl.SSLContext | None) -> str:
@@ -111,6 +136,8 @@ async def _listen(runner: web.AppRunner, place: Address, context: ssl.SSLContext
 @contextmanager
 def _bound(path: Path) -> Iterator[socket.socket]:
     """Bind a Unix socket that only this user may connect to; remove it in the end."""
+    if path.exists() and not path.is_socket():
+        raise ConfigurationError(f"cannot listen on {path}: it is a file or folder, and no socket")
     bound = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)  # set before it is made, so that no other user connects first
     try:
@@ -141,6 +168,9 @@ def _remove_stale(path: Path) -> None:
 
 
 def _context(certificate: Path, key: Path) -> ssl.SSLContext:
+    for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
+        if not path.is_file():
+            raise ConfigurationError(f"{option}={path} cannot be used: No such file")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)

@@ -21,7 +21,7 @@ from msgconv_async import (
     Unauthorized,
 )
 from msgconv_async.gateway import gateway
-from msgconv_async.gateway.serve import Address, serving
+from msgconv_async.gateway.serve import Address, for_this_machine, serving
 from msgconv_async.sandbox import Sandbox
 from tests.client.support import CLIENT
 from tests.gateway.support import NOBODY, get, path, running
@@ -140,3 +140,38 @@ async def test_a_certificate_that_cannot_be_used_is_one_sentence(tmp_path: Path)
     with pytest.raises(ConfigurationError, match=r"--tls-cert=.* cannot be used: No such file"):
         async with serving(app, Address(tls=(tmp_path / "none", tmp_path / "none"))):
             pass
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:1234", 200),
+        ("127.0.0.2", 200),
+        ("[::1]:8080", 200),
+        ("gateway.example:8080", 403),
+        ("127.0.0.1.example", 403),
+    ],
+)
+async def test_without_a_token_a_page_that_lets_its_name_lead_here_reads_nothing(
+    host: str, status: int
+) -> None:
+    """DNS rebinding: to a browser the gateway would be of the page's own site."""
+    async with Sandbox() as sandbox:
+        [account_id] = sandbox.account_ids
+        app = gateway([Account(account_id, CLIENT)], base_url=sandbox.url)
+        app.middlewares.append(for_this_machine)
+        async with serving(app, Address(port=0)) as url:
+            for target in (path(account_id), "/", "/metrics"):
+                given, _, body = await get(url + target, Host=host)
+                assert status == given
+                assert status == 200 or b"--token-env" in body
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_page_of_another_site_asks_nothing(site: str) -> None:
+    """It could not read the answer, and would spend the account's limit."""
+    async with Sandbox() as sandbox, running(sandbox) as url:
+        [account_id] = sandbox.account_ids
+        status, headers, _ = await get(url + path(account_id), **{"Sec-Fetch-Site": site})
+        assert (403, "site") == (status, headers["Msgconv-Gateway"])
+        assert 0 == sandbox.requests[account_id]

@@ -59,6 +59,29 @@ async def test_it_is_not_ready_while_the_service_only_fails_and_then_it_tries_ag
         assert 200 == (await get(f"{url}/readyz"))[0]
 
 
+async def test_why_it_is_not_ready_is_for_those_who_bring_the_token() -> None:
+    """An excerpt of the service's answer is nothing for strangers."""
+    async with Sandbox() as sandbox, running(sandbox, token="a-token") as url:
+        [account_id] = sandbox.account_ids
+        sandbox.fail_next(1)
+        own = {"Authorization": "Bearer a-token"}
+        await get(url + path(account_id), **own)
+        _, _, to_strangers = await get(f"{url}/readyz")
+        _, _, to_its_own = await get(f"{url}/readyz", **own)
+        assert "service" == json.loads(to_strangers)["reason"]
+        assert account_id in json.loads(to_its_own)["reason"]
+
+
+async def test_one_account_that_fails_does_not_take_the_others_down() -> None:
+    """Others were answered lately: a balancer must not turn away from all of them."""
+    async with Sandbox(accounts=2) as sandbox, running(sandbox) as url:
+        well, failing = sandbox.account_ids
+        await get(url + path(well))
+        sandbox.fail_next(1)
+        assert 502 == (await get(url + path(failing)))[0]
+        assert 200 == (await get(f"{url}/readyz"))[0]
+
+
 async def test_an_answer_makes_it_ready_at_once() -> None:
     async with Sandbox() as sandbox, running(sandbox) as url:
         [account_id] = sandbox.account_ids
