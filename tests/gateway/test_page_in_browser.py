@@ -297,6 +297,41 @@ async def test_what_is_stale_is_marked_with_its_age(
         assert [] == tab.problems
 
 
+async def test_old_figures_of_an_account_that_fails_are_faded_and_in_no_sum(
+    quick: Clock, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sums say of how many accounts they are."""
+    monkeypatch.setattr(routes, "BEAT", 0.2)
+    async with Sandbox(accounts=2, clock=quick) as sandbox, running(sandbox) as url:
+        await tab.open(f"{url}/")
+        await shows(tab, sandbox, floor(quick()))
+        well, failing = sandbox.account_ids
+
+        async def fault(request: web.Request) -> web.StreamResponse | None:
+            if f"/account/{failing}/msgconversation" in request.path:
+                return web.Response(status=503)
+            return None
+
+        sandbox.fault = fault
+        quick.advance(4 * BUCKET)
+        end = floor(quick())
+        cells = await tab.until(
+            CELLS,
+            lambda cells: (
+                cells[failing]["state"] == "failing"
+                and cells[well]["until"].startswith(f"{end:%H:%M}")
+            ),
+        )
+        row = f"document.querySelector('[data-account=\"{failing}\"]').dataset.old"
+        await tab.until(row, lambda old: old == "yes")
+        await tab.until(
+            "document.getElementById('total').textContent",
+            lambda total: total == cells[well]["total"],
+        )
+        said = await tab.value("document.getElementById('resolvers').textContent")
+        assert said.startswith("conversations of 1 account: ")
+
+
 async def test_a_reader_logs_in_and_out(quick: Clock, tab: Tab) -> None:
     token = "a token & more"
     async with (

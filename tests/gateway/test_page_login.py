@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 import trustme
+from yarl import URL
 
 from msgconv_async import Account
 from msgconv_async.gateway import gateway
@@ -58,7 +59,7 @@ async def test_without_a_login_there_is_a_form_and_nothing_else(quick: Clock) ->
         for target in ("/live/events", "/live/all", f"/live/account/{sandbox.account_ids[0]}"):
             for given in (
                 {},
-                {"Cookie": f"{browser_sessions.COOKIE}=x"},
+                {"Cookie": f"{browser_sessions.COOKIE}-{URL(url).port}=x"},
                 {"Cookie": f"msgconv={TOKEN}"},
             ):
                 assert 403 == (await get(url + target, **given))[0]
@@ -107,7 +108,7 @@ async def test_who_logs_out_is_out_at_once(quick: Clock, monkeypatch: pytest.Mon
             await stream.event()
             status, headers, _ = await send(url, "/live/logout", cookie=cookie)
             assert 303 == status
-            assert 'msgconv-live=""' in headers["Set-Cookie"]
+            assert f'{browser_sessions.COOKIE}-{URL(url).port}=""' in headers["Set-Cookie"]
             with pytest.raises(EOFError):
                 await stream.event("no such kind")
         assert 403 == (await get(f"{url}/live/all", Cookie=cookie))[0]
@@ -193,3 +194,12 @@ async def test_over_tls_the_cookie_goes_over_nothing_else(tmp_path: Path) -> Non
     ):
         [cookie] = SimpleCookie(response.headers["Set-Cookie"]).values()
         assert cookie["secure"]
+
+
+async def test_gateways_at_two_ports_of_a_machine_do_not_log_each_other_out() -> None:
+    """Cookies know no ports: a browser sends both to both."""
+    async with Sandbox() as sandbox:
+        async with running(sandbox, token=TOKEN) as one, running(sandbox, token=TOKEN) as other:
+            cookies = [await logged_in(url) for url in (one, other)]
+            for url in (one, other):
+                assert 200 == (await get(f"{url}/live/all", Cookie="; ".join(cookies)))[0]

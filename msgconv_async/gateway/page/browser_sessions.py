@@ -2,7 +2,8 @@
 
 The cookie is a random name of a session that is kept here, never the token: it opens the page and
 nothing else, and is worth nothing after a restart. Wrong tokens are answered late, and one
-address may have four attempts open, so the form is no quick way to guess.
+address may have four attempts open. The API answers wrong tokens at once: only a token that is
+long and random cannot be guessed.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from aiohttp import web
 from aiohttp.hdrs import ORIGIN
 
 COOKIE = "msgconv-live"
+"""The beginning of the cookie's name. Its end is the port, since cookies know no ports."""
 
 LIFETIME = 12 * 3600.0
 """Seconds that a login is good for."""
 
 SESSIONS = 1000
-"""BrowserSessions at most; a new one takes the place of the oldest."""
+"""Sessions at most; a new one takes the place of the oldest."""
 
 SLOW = 1.0
 """Seconds after which a wrong token is answered."""
@@ -59,7 +61,7 @@ class BrowserSessions:
         """Tell whether a request comes from a browser that has logged in."""
         if self._token is None:
             return True
-        ends = self._ends.get(_digest(request.cookies.get(COOKIE, "")))
+        ends = self._ends.get(_digest(request.cookies.get(cookie(request), "")))
         return ends is not None and asyncio.get_running_loop().time() < ends
 
     async def attempt(self, request: web.Request, response: web.Response, given: str) -> Attempt:
@@ -79,10 +81,9 @@ class BrowserSessions:
 
     def log_out(self, request: web.Request, response: web.Response) -> None:
         """End a session, and take its cookie back."""
-        self._ends.pop(_digest(request.cookies.get(COOKIE, "")), None)
-        response.del_cookie(
-            COOKIE, path="/", secure=request.secure, httponly=True, samesite="Strict"
-        )
+        name = cookie(request)
+        self._ends.pop(_digest(request.cookies.get(name, "")), None)
+        response.del_cookie(name, path="/", secure=request.secure, httponly=True, samesite="Strict")
 
     def _is_right(self, given: str) -> bool:
         """Compare in a time that tells nothing about the token."""
@@ -98,7 +99,7 @@ class BrowserSessions:
         name = secrets.token_urlsafe(32)
         self._ends[_digest(name)] = now + LIFETIME
         response.set_cookie(
-            COOKIE,
+            cookie(request),
             name,
             max_age=int(LIFETIME),
             path="/",
@@ -108,12 +109,22 @@ class BrowserSessions:
         )
 
 
+def cookie(request: web.Request) -> str:
+    """Return the name of the cookie, which differs from that of a gateway at another port."""
+    return f"{COOKIE}-{request.url.port}"
+
+
 def comes_from_here(request: web.Request) -> bool:
     """Tell whether a form was sent by a page of this very origin.
 
     The scheme is not compared: a proxy in front may speak TLS for the gateway.
     """
     return urlsplit(request.headers.get(ORIGIN, "")).netloc == request.host != ""
+
+
+def comes_from_elsewhere(request: web.Request) -> bool:
+    """Tell whether a browser says that a page of another site has sent a request."""
+    return request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}
 
 
 def _digest(name: str) -> bytes:

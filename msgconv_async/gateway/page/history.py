@@ -254,6 +254,8 @@ def _plus(left: Five, right: Five) -> Five:
         right[place] if value is None else value + (right[place] or 0)
         for place, value in enumerate(left)
     )
+    if any(figures[0] and figures[-1] is None for figures in (left, right)):
+        time = None  # or the average would be that of fewer conversations than it says
     return one, two, three, four, time
 
 

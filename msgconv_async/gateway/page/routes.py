@@ -15,7 +15,11 @@ from aiohttp import web
 from aiohttp.hdrs import CACHE_CONTROL, LOCATION, RETRY_AFTER
 
 from msgconv_async.gateway.answers import Refusal
-from msgconv_async.gateway.page.browser_sessions import BrowserSessions, comes_from_here
+from msgconv_async.gateway.page.browser_sessions import (
+    BrowserSessions,
+    comes_from_elsewhere,
+    comes_from_here,
+)
 from msgconv_async.gateway.page.live import Live
 
 BEAT = 15.0
@@ -26,6 +30,9 @@ WRITE = 30.0
 
 RECONNECT = 2000
 """Milliseconds after which a browser connects again by itself."""
+
+VERSION = "Msgconv-Page"
+"""The header with the version of the page: one that lives on after an upgrade loads itself anew."""
 
 _LONGEST_FORM = 8 * 1024
 
@@ -119,10 +126,7 @@ class Page:
 
     def _may_read(self, request: web.Request) -> bool:
         """Tell whether data may be told: to no page of another site, which would make it follow."""
-        return request.headers.get("Sec-Fetch-Site", "none") in {
-            "same-origin",
-            "none",
-        } and self._logins.lets_in(request)
+        return not comes_from_elsewhere(request) and self._logins.lets_in(request)
 
     async def _static(self, request: web.Request) -> web.Response:
         file = self._files.get(request.match_info["name"])
@@ -143,7 +147,9 @@ class Page:
     async def _everything(self, request: web.Request) -> web.Response:
         if not self._may_read(request):
             return _stranger()
-        return _json(self._live.everything())
+        response = _json(self._live.everything())
+        response.headers[VERSION] = self._files.version
+        return response
 
     # ------------------------------------------------------------------ the stream
 

@@ -64,7 +64,7 @@ export class AccountView {
     const { summary, pace } = account;
     const said = [account.failure && `Failing since ${clock(account.failedAt, true)} UTC: ${account.failure}`, account.gap];
     if (summary) {
-      const the = account.state === "stale" ? "Stale: the" : "The";
+      const the = account.isFresh ? "The" : "Stale: the";
       said.push(`${the} last closed five minutes end at ${clock(summary.end)} UTC, ${ago(account.age)} ago.`);
     } else said.push("Nothing was seen yet.");
     set(state, said.filter(Boolean).join(" "));
@@ -80,7 +80,7 @@ export class AccountView {
         ["Resolved, last 5 minutes", count(total), "conversations", "total"],
         ["By agent, consumer, system", resolvers, "conversations", "resolvers"],
         ["Average handling time", written(total, time), "of these", "average"],
-        ["Resolved today", count(summary.today), `conversations, in ${counted(summary.seen, "bucket", "buckets")} of five minutes`, "today"],
+        ["Resolved today", count(account.today) || "-", `conversations, in ${counted(summary.seen, "bucket", "buckets")} of five minutes`, "today"],
         ["Against the day before", change(summary.compared, summary.common) || "-", common, "change"],
       );
     }

@@ -56,7 +56,7 @@ export function limit(pace) {
 }
 
 // Fewer five-minute buckets than an hour has are chance, and no change.
-const ENOUGH = 12;
+export const ENOUGH = 12;
 
 export function change([now, before], common) {
   if (common < ENOUGH || !before) return NOTHING;

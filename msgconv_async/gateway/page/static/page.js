@@ -3,7 +3,7 @@
 import { AccountView, compared, set } from "./account.js";
 import { DayChart } from "./chart.js";
 import { ago, clock, count, counted, day, written } from "./format.js";
-import { accounts, now, take } from "./state.js";
+import { accounts, forgetOthers, now, take } from "./state.js";
 import { connect } from "./stream.js";
 import { Table } from "./table.js";
 
@@ -24,8 +24,16 @@ let isLost = false;
 let hasDrawn = false;
 const planned = { show: 0, all: 0 };
 
+function named(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // no account has such an id
+  }
+}
+
 function route() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = named(location.hash.slice(1));
   overview.hidden = Boolean(id);
   view.element.hidden = !id;
   document.title = id ? `Account ${id}: ${title}` : title;
@@ -42,6 +50,7 @@ function route() {
 }
 
 function heard(kind, message) {
+  if (kind === "all") forgetOthers(message.rows);
   const changed = take(message);
   heardAt = now();
   if (isLost || kind === "all") {
@@ -81,6 +90,9 @@ function show() {
   const fresh = all.filter((account) => account.isFresh); // older figures are not of the last five minutes
   const sum = (figure) => all.reduce((total, account) => total + (figure(account) ?? 0), 0);
   const last = (place) => sum((account) => (account.isFresh ? account.summary.last[place] : 0));
+  // An account that sends no handling time must not make the average of the others smaller.
+  const timed = fresh.filter((account) => account.summary.last[4] !== null);
+  const ofTimed = (place) => timed.reduce((total, account) => total + account.summary.last[place], 0);
   const states = ["failing", "stale", "waiting"]
     .map((state) => [all.filter((account) => account.state === state).length, state])
     .filter(([number]) => number);
@@ -89,8 +101,8 @@ function show() {
     accounts: count(all.length),
     states: states.map(([number, state]) => `${count(number)} ${state}`).join(", ") || "all well",
     total: fresh.length ? count(last(0)) : "-",
-    resolvers: fresh.length ? `conversations${fresh.length < all.length ? ` of ${count(fresh.length)} accounts` : ""}: ${by}` : "conversations",
-    average: fresh.length ? written(last(0), last(4)) : "-",
+    resolvers: fresh.length ? `conversations${fresh.length < all.length ? ` of ${counted(fresh.length, "account", "accounts")}` : ""}: ${by}` : "conversations",
+    average: timed.length ? written(ofTimed(0), ofTimed(4)) : "-",
     queue: count(sum((account) => account.pace.waiting)),
     flight: `requests; ${count(sum((account) => account.pace.flight))} in flight`,
     refused: count(sum((account) => account.pace.refused)),
@@ -135,9 +147,10 @@ async function drawAll() {
     hasDrawn = all.accounts > 0;
     if (!hasDrawn) return set(document.getElementById("all-caption"), "All accounts: nothing was seen yet.");
     allChart.show(all.day, all.today, all.before);
-    const both = all.today.map((value, place) => [value, all.before[place]]).filter((pair) => !pair.includes(null));
-    const sum = (place) => both.reduce((total, pair) => total + pair[place], 0);
-    const said = compared({ common: both.length, compared: [sum(0), sum(1)] });
+    const fresh = [...accounts.values()].filter((account) => account.isFresh);
+    const sum = (place) => fresh.reduce((total, account) => total + account.summary.compared[place], 0);
+    const common = Math.max(0, ...fresh.map((account) => account.summary.common));
+    const said = compared({ common, compared: [sum(0), sum(1)] });
     const shown = `${together(all.accounts)}: resolved in each five minutes of ${day(all.day)}, UTC. ${said}`;
     set(document.getElementById("all-caption"), shown);
   } catch {

@@ -1,6 +1,6 @@
 // What is known of the accounts, and how good or bad that is.
 
-import { average } from "./format.js";
+import { ENOUGH, average } from "./format.js";
 
 // Seconds. A bucket is asked for within five minutes after it closed, and the next one closes by then.
 const STALE = 660;
@@ -8,13 +8,14 @@ const RANKS = { failing: 3, stale: 2, waiting: 1, ok: 0 };
 
 export const accounts = new Map();
 
-// The service's time is the gateway's, carried on by a clock that nobody sets.
-let ahead = 0;
-export function learnTime(now) {
-  ahead = now - performance.now() / 1000;
+// The service's time is the gateway's. It is carried on by the clock that went further: the one
+// that nobody sets may stand still while a computer sleeps.
+const learnt = { time: 0, steady: 0, set: 0 };
+export function learnTime(time) {
+  Object.assign(learnt, { time, steady: performance.now(), set: Date.now() });
 }
 export function now() {
-  return ahead + performance.now() / 1000;
+  return learnt.time + Math.max(performance.now() - learnt.steady, Date.now() - learnt.set) / 1000;
 }
 
 export class Account {
@@ -52,13 +53,19 @@ export class Account {
     return this.summary !== null && this.age <= STALE;
   }
 
+  // Null when the newest figures are not of today, UTC.
+  get today() {
+    const isToday = this.summary && Math.floor((this.summary.end - 1) / 86400) === Math.floor(now() / 86400);
+    return isToday ? this.summary.today : null;
+  }
+
   get average() {
     return this.summary ? average(this.summary.last[0], this.summary.last[4]) : null;
   }
 
   get change() {
     const { common, compared } = this.summary ?? { common: 0 };
-    return common && compared[1] ? compared[0] / compared[1] : null;
+    return common >= ENOUGH && compared[1] ? compared[0] / compared[1] : null;
   }
 
   get limit() {
@@ -70,6 +77,12 @@ export class Account {
   get badness() {
     return [RANKS[this.state], this.pace.waiting, this.pace.refused, this.average ?? -1];
   }
+}
+
+// What the gateway serves no longer, after it was started anew.
+export function forgetOthers(rows) {
+  const served = new Set(rows.map((row) => row.id));
+  for (const id of accounts.keys()) if (!served.has(id)) accounts.delete(id);
 }
 
 export function take(message) {

@@ -41,14 +41,16 @@ export function connect({ heard, lost }) {
     retry = setTimeout(ask, wait);
   }
 
-  // An event source does not tell why it failed: a login that is over leads to the form.
+  // An event source does not tell why it failed: a login that is over leads to the form, and a
+  // gateway of another version to its own page.
   async function ask() {
     if (asking) return undefined;
     asking = true;
     try {
       const signal = AbortSignal.timeout(PATIENCE);
       const response = await fetch("live/all", { cache: "no-store", signal });
-      if (response.status === 403) return location.reload();
+      const isOther = response.headers.get("Msgconv-Page") !== document.body.dataset.version;
+      if (response.status === 403 || (response.ok && isOther)) return location.reload();
       if (response.ok) return open();
     } catch {
       // not there yet

@@ -55,7 +55,7 @@ const COLUMNS = [
 ];
 
 function ofToday(account) {
-  return account.summary?.today ?? null;
+  return account.today;
 }
 
 function stateText(account) {
@@ -155,6 +155,7 @@ export class Table {
       if (row.cells[column.id].textContent !== text) row.cells[column.id].textContent = text;
     }
     row.element.dataset.state = account.state;
+    row.element.dataset.old = account.summary && !account.isFresh ? "yes" : "";
     row.cells.state.title = account.failure || account.gap;
     if (account.summary && row.drawn !== account.summary) {
       drawHours(row.hours, account.summary.hours);
