@@ -41,8 +41,17 @@ from msgconv_async.client.many.follow_arguments import check_settle, each_once
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import UnexpectedResponse
 from msgconv_async.export.arrow import SCHEMAS, to_tables
+from msgconv_async.export.destination import PIPELINE
 from msgconv_async.export.rows import TABLES, tables_of
-from msgconv_async.export.shards import Left, Shard, left_by_others, taken_over
+from msgconv_async.export.shards import (
+    CHECKPOINT,
+    SEEN,
+    SELECTION,
+    Left,
+    Shard,
+    left_by_others,
+    taken_over,
+)
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
@@ -91,8 +100,6 @@ _BATCH = 288
 
 _PATIENCE = 0.5
 """Seconds after which a batch that is not full is handed on, so that progress can be seen."""
-
-_STATE, _SELECTION, _SEEN = "checkpoint", "selection", "looked_at"
 
 _LOG = logging.getLogger("msgconv_async")
 
@@ -268,7 +275,7 @@ class _Collection:
 # parameter with a default.
 
 
-@dlt.source(name="msgconv", section="msgconv", max_table_nesting=0)
+@dlt.source(name=PIPELINE, section=PIPELINE, max_table_nesting=0)
 def _source(collection: _Collection) -> list[DltResource]:
     batches = _batches(collection)
     return [batches, *(_table(name, batches, append=collection.append) for name in KEYS)]
@@ -282,11 +289,11 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
     """
     state = dlt.current.source_state()
     since, changed = _resume(state, collection)
-    if _STATE not in state:
+    if CHECKPOINT not in state:
         yield _tables(())  # every table must exist, even without rows
     dealt = [account for account in collection.accounts if collection.shard.holds(account.id)]
     if not dealt:
-        state[_STATE] = (since or Checkpoint()).to_json()
+        state[CHECKPOINT] = (since or Checkpoint()).to_json()
         return
     turns, seen = 0, set[tuple[str, datetime]]()
     with collection.reader or Reader() as reader:
@@ -307,7 +314,7 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
                 emptied = () if changed else tuple(_emptied(items, collection.queries))
                 collection.watch(_batch(closed.turns - turns, items, tables, emptied))
             turns = closed.turns
-    state[_STATE] = closed.checkpoint.to_json()
+    state[CHECKPOINT] = closed.checkpoint.to_json()
 
 
 def _table(name: str, batches: DltResource, *, append: bool) -> DltResource:
@@ -330,10 +337,10 @@ def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint 
     Before the first run, the former is None. The state stores what is asked for now, and what was
     taken over from other shards.
     """
-    stored = state.get(_STATE)
+    stored = state.get(CHECKPOINT)
     since = Checkpoint.from_json(stored) if stored else None
     selection = [query.parameters() for query in collection.queries]
-    changed = state.setdefault(_SELECTION, selection) != selection
+    changed = state.setdefault(SELECTION, selection) != selection
     if left := _left(state, collection.shard):
         since = taken_over(since, left, collection.shard)
         changed = changed or any(other.selection != selection for other in left)
@@ -342,16 +349,16 @@ def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint 
             "from now on other skills, agents or groups are asked for;"
             " what was collected before stays as it is"
         )
-        state[_SELECTION] = selection
+        state[SELECTION] = selection
         since = None if since is None else msgspec.structs.replace(since, query="")
     return since, changed
 
 
 def _left(state: dict[str, Any], shard: Shard) -> list[Left]:
     """Return what other pipelines of the dataset left, and note in the state that it was seen."""
-    left, seen = left_by_others(dlt.current.pipeline(), shard, state.get(_SEEN, {}))
+    left, seen = left_by_others(dlt.current.pipeline(), shard, state.get(SEEN, {}))
     if seen:
-        state[_SEEN] = seen
+        state[SEEN] = seen
     return left
 
 

@@ -20,16 +20,20 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
-import dlt
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.versioned_state import decompress_state
 
 from msgconv_async import checks
 from msgconv_async.client.many.checkpoint import Checkpoint
 from msgconv_async.errors import ConfigurationError, short
+from msgconv_async.export.destination import PIPELINE, client_of
 
 Loads: TypeAlias = Mapping[str, str]
 """The last load of pipelines, by their name."""
+
+CHECKPOINT, SELECTION, SEEN = "checkpoint", "selection", "looked_at"
+"""What stands in a pipeline's state: where its accounts stand, what it asks for, and which loads of
+other pipelines it has read."""
 
 MOST = 1000
 """Shards: more would be a mistake."""
@@ -134,8 +138,7 @@ def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left]
     found, now = list[Left](), dict(seen)
     if pipeline.destination is None:
         return found, now
-    dataset = dlt.dataset(pipeline.destination, pipeline.dataset_name, schema=dlt.Schema("msgconv"))
-    client: Any = dataset.destination_client
+    client = client_of(pipeline.destination, pipeline.dataset_name)
     staging = shard.suffix
     if hasattr(client.config, "normalize_staging_dataset_name"):
         staging = client.config.normalize_staging_dataset_name(client.schema)
@@ -148,10 +151,10 @@ def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left]
         if stored is None:  # its first load was cut short
             continue
         now[name] = stored._dlt_load_id  # noqa: SLF001 - a column's name
-        source = decompress_state(stored.state).get("sources", {}).get("msgconv", {})
-        if "checkpoint" in source:
-            checkpoint = Checkpoint.from_json(source["checkpoint"])
-            found.append(Left(checkpoint, source.get("selection")))
+        source = decompress_state(stored.state).get("sources", {}).get(PIPELINE, {})
+        if CHECKPOINT in source:
+            checkpoint = Checkpoint.from_json(source[CHECKPOINT])
+            found.append(Left(checkpoint, source.get(SELECTION)))
     return found, now
 
 
