@@ -39,24 +39,8 @@ ASKERS = 48
 WORKERS = (1, 2, 4, 8)
 ANSWER = json.dumps({"metricsTotals": {"totalResolvedConversations": 1}}).encode()
 PATH = "/operations/api/account/{account}/msgconversation?timeframe={minutes}&v=1"
-LIMITS = """
-    limit_req_zone $account zone=rate:1m rate={rate}r/s;
-    limit_conn_zone $account zone=slots:1m;
-    limit_req_status 429; limit_conn_status 429;
-    upstream slow {{ server 127.0.0.1:{slow}; keepalive 64; }}
-    server {{
-        listen 127.0.0.1:{rate_port};
-        location ~ /account/(?<account>[0-9]+)/ {{ limit_req zone=rate burst={burst} nodelay; {answer} }}
-    }}
-    server {{
-        listen 127.0.0.1:{slots_port};
-        location ~ /account/(?<account>[0-9]+)/ {{
-            limit_conn slots {slots};
-            proxy_pass http://slow; proxy_http_version 1.1; proxy_set_header Connection "";
-        }}
-    }}
-    server {{ listen 127.0.0.1:{free_port}; location / {{ {answer} }} }}
-"""  # noqa: E501 - nginx's own lines
+BY_ACCOUNT = {"key": "$account", "location": "~ /account/(?<account>[0-9]+)/"}
+FREE = "    server {{ listen 127.0.0.1:{free_port}; location / {{ {answer} }} }}\n"
 
 
 class Limit(NamedTuple):
@@ -227,8 +211,9 @@ async def services() -> AsyncIterator[Services]:
     slow_port = runner.addresses[0][1]
     ports = {name: nginx.free_port() for name in ("rate_port", "slots_port", "free_port")}
     limits = {"rate": nginx.RATE, "burst": nginx.BURST, "slots": nginx.SLOTS, "slow": slow_port}
+    limits |= BY_ACCOUNT
     try:
-        async with nginx.serving(ANSWER, LIMITS, **ports, **limits):
+        async with nginx.serving(ANSWER, nginx.LIMITS + FREE, **ports, **limits):
             rate, slots, free = (f"http://127.0.0.1:{port}" for port in ports.values())
             await _round_trip(free)
             took = await _round_trip(slots)

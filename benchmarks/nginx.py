@@ -44,22 +44,23 @@ http {{
 """
 
 LIMITS = """
-    limit_req_zone $http_x_contender zone=rate:1m rate={rate}r/s;
-    limit_conn_zone $http_x_contender zone=slots:1m;
+    limit_req_zone {key} zone=rate:1m rate={rate}r/s;
+    limit_conn_zone {key} zone=slots:1m;
     limit_req_status 429; limit_conn_status 429;
     upstream slow {{ server 127.0.0.1:{slow}; keepalive 64; }}
     server {{
         listen 127.0.0.1:{rate_port};
-        location / {{ limit_req zone=rate burst={burst} nodelay; {answer} }}
+        location {location} {{ limit_req zone=rate burst={burst} nodelay; {answer} }}
     }}
     server {{
         listen 127.0.0.1:{slots_port};
-        location / {{
+        location {location} {{
             limit_conn slots {slots};
             proxy_pass http://slow; proxy_http_version 1.1; proxy_set_header Connection "";
         }}
     }}
 """
+"""A rate and a number of slots, limited for each value of a key, at two ports."""
 
 STATIC = "root {folder}; try_files /answer =500;"
 """Serves the answer; a ``return`` would come before the limits are looked at."""
@@ -228,6 +229,7 @@ async def _limits() -> AsyncIterator[list[Limit]]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     ports = {"rate_port": free_port(), "slots_port": free_port()}
     limits = {"rate": RATE, "burst": BURST, "slots": SLOTS, "slow": runner.addresses[0][1]}
+    limits |= {"key": "$http_x_contender", "location": "/"}
     try:
         async with serving(ANSWER, LIMITS, **ports, **limits):
             origins = [f"http://127.0.0.1:{port}" for port in ports.values()]

@@ -9,7 +9,7 @@ bounded; answers with more are read in parts (`decoding`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple, get_origin
 
 import msgspec
@@ -236,25 +236,28 @@ class _Usual:
         )
 
     def _skills(self, told: Any, path: str) -> SkillBreakdown:
-        if type(told) is SkillBreakdown:
-            return told
         path += ".skillsMetricsPerAgent"
-        inner = f"{path}.metricsPerSkill[*]"
-        per_skill = {key: self._agents(agents, inner) for key, agents in told.per_skill.items()}
-        totals = self._metrics(told.totals, f"{path}.metricsTotals")
-        if self._note(told, SkillBreakdown, path) and not per_skill:
-            raise _NothingElse
-        return SkillBreakdown(per_skill, totals)
+        skills: SkillBreakdown = self._breakdown(told, SkillBreakdown, path, self._agents)
+        return skills
 
     def _agents(self, told: Any, path: str) -> AgentBreakdown:
-        if type(told) is AgentBreakdown:
+        agents: AgentBreakdown = self._breakdown(told, AgentBreakdown, path, self._metrics)
+        return agents
+
+    def _breakdown(
+        self, told: Any, kind: Any, path: str, inner: Callable[[Any, str], object]
+    ) -> Any:
+        """Return a breakdown, its map's values by `inner`."""
+        if type(told) is kind:
             return told
-        inner = f"{path}.metricsPerAgent[*]"
-        per_agent = {key: self._metrics(metrics, inner) for key, metrics in told.per_agent.items()}
+        (by_id, name), *_ = names(kind).items()
+        found = {
+            id_: inner(value, f"{path}.{name}[*]") for id_, value in getattr(told, by_id).items()
+        }
         totals = self._metrics(told.totals, f"{path}.metricsTotals")
-        if self._note(told, AgentBreakdown, path) and not per_agent:
+        if self._note(told, kind, path) and not found:
             raise _NothingElse
-        return AgentBreakdown(per_agent, totals)
+        return kind(found, totals)
 
     def _metrics(self, told: Any, path: str) -> ConversationMetrics:
         if type(told) is ConversationMetrics:

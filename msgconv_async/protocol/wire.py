@@ -6,6 +6,7 @@ refused, and so noticed.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -77,6 +78,7 @@ def elements(array: Any, absent: Any) -> tuple[Any, ...]:
     return places[: places.index(absent)] if absent in places else places
 
 
+@functools.cache
 def names(kind: Any) -> dict[str, str]:
     """Return the names that a struct's members have on the wire, by their attribute."""
     return {member.name: member.encode_name for member in fields(kind)}
