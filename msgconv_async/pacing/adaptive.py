@@ -18,8 +18,8 @@ What moves it from one state to the next:
 State      What it does                    What ends it
 =========  ==============================  ========================================================
 cold       Each answer to a request that   The first refusal: refused.
-           had to wait raises both knobs,  A belief from another time (`believe`): resting.
-           some twofold a round trip.      A gateway that paces (`open`) raises both knobs to their
+           had to wait raises the knobs,   A belief from another time (`believe`): resting.
+           to twice what is used at most.  A gateway that paces (`open`) raises both knobs to their
                                            upper bounds; it stays cold.
 resting    The steered knob lies under     x reaches 1: probing. That takes 40 answers, or more if
            the ceiling and approaches it.  the rest is a calm one. Where few answers come after a
