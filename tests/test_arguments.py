@@ -452,6 +452,8 @@ EXEMPT = {
     **dict.fromkeys(("ApiKey.headers", "BearerToken.headers", "RetryPolicy.lengthened"), CALLED),
     **dict.fromkeys(("ClientCredentials.login", "ClientCredentials.parse"), CALLED),
     **dict.fromkeys(("UserLogin.login", "UserLogin.parse"), CALLED),
+    **dict.fromkeys(("ApiKey.referring", "BearerToken.referring"), CALLED),
+    **dict.fromkeys(("ClientCredentials.referring", "UserLogin.referring"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",

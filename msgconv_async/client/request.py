@@ -165,7 +165,7 @@ class Requests:
                 auth if request.body is None else {**auth, **JSON},
                 account.id,
                 deadline=deadline,
-                secrets=account.credentials.secrets,
+                secrets=lambda: (*account.credentials.secrets(), *signer.secrets()),
             )
         except (ApiError, ConnectionFailed) as error:
             return error
