@@ -131,6 +131,15 @@ def setting_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
         yield "Pacer", name, keyword(Pacer, name), [None, "5", True, 0, [1, 2], (2, 1), (1, 2, 3)]
 
 
+async def _awaits(event: object) -> None:
+    """Would be called and never run."""
+
+
+class _Awaits:
+    async def __call__(self, event: object) -> None:
+        """As `_awaits`."""
+
+
 def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     """Yield the same of sessions, and of what reads."""
     make = ConversationSession
@@ -140,6 +149,8 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "ConversationSession", "pacer", keyword(make, "pacer"), [None, 5, Pacer()]
     yield "ConversationSession", "coalesce", keyword(make, "coalesce"), [None, 1, "no"]
     yield "ConversationSession", "fresh_for", keyword(make, "fresh_for"), [None, *NO_NUMBER]
+    hook = keyword(make, "on_event")
+    yield "ConversationSession", "on_event", hook, [5, "x", _awaits, _Awaits()]
     yield "ConversationSession", "max_body", keyword(make, "max_body"), [*NO_WHOLE, 0]
 
     yield (

@@ -84,6 +84,7 @@ def test_every_program_is_run_here() -> None:
         "Following over time",
         "ETL",
         "With FastAPI",
+        "What happens inside",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
@@ -159,6 +160,14 @@ async def test_the_fastapi_service_answers_and_tells_nothing_of_an_unknown_accou
     assert (200, True) == (good.status_code, good.json()["resolved"] > 0)
     assert (502, {"detail": "Bad Gateway"}) == (bad.status_code, bad.json())
     assert 1 == sandbox.requests["10000001"]
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_what_happens_inside_is_printed() -> None:
+    """One request for two calls, one of which shares it."""
+    lines = await _output("What happens inside")
+    assert ["try 1: 200, 0.0 s in the queue"] == [line for line in lines if "try" in line]
+    assert {"fetched", "shared"} == {line.split()[2] for line in lines if "account" in line}
 
 
 async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox: Sandbox) -> None:

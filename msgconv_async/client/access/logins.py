@@ -157,6 +157,11 @@ class Logins:
         known = self._domains.known(account.id, service)
         origin = known or await self._domains.find(account.id, service, deadline)
 
+        retries = Retries(
+            *(self._policy, self._quota, deadline, self._policy.login_throttle_wait),
+            emit=self._exchanges.emit,
+        )
+
         async def send() -> tuple[float, Answer]:
             request, headers = credentials.login(origin, account.id)
             asked_at = asyncio.get_running_loop().time()
@@ -166,7 +171,8 @@ class Logins:
                 account.id,
                 deadline=deadline,
                 secrets=credentials.secrets,
-                login=True,
+                purpose="login",
+                number=retries.number,
             )
 
         async def send_where_it_lives() -> tuple[float, Answer]:
@@ -179,12 +185,10 @@ class Logins:
             if moved is None:
                 raise failure
             origin = moved
+            retries.repeats(failure)
             return await send()
 
-        asked_at, answer = await retrying(
-            send_where_it_lives,
-            Retries(self._policy, self._quota, deadline, self._policy.login_throttle_wait),
-        )
+        asked_at, answer = await retrying(send_where_it_lives, retries)
         login = credentials.parse(answer, account.id)
         held: _Held
         if isinstance(credentials, UserLogin):
@@ -272,5 +276,5 @@ class Logins:
                 login.csrf,
                 *login.cookies.values(),
             ),
-            login=True,
+            purpose="login",
         )
