@@ -52,6 +52,7 @@ from msgconv_async.export.files.text import CsvFiles
 from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
+from msgconv_async.otel import OpenTelemetry
 from msgconv_async.pacing.pacer import Turn
 from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
 
@@ -307,6 +308,8 @@ def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "gateway", "state", made("state"), [5, "", "a\0b", b"x", []]
     yield "gateway", "page", made("page"), [None, 1, "no"]
     yield "gateway", "pacer", made("pacer"), [None, 5, Pacer()]
+    for name in ("tracer_provider", "meter_provider"):
+        yield "OpenTelemetry", name, keyword(OpenTelemetry, name), [5, "x", OpenTelemetry]
 
 
 def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
@@ -446,7 +449,7 @@ MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
     *("msgconv_async.export.arrow", "msgconv_async.export.files"),
-    *("msgconv_async.gateway", "msgconv_async.sandbox"),
+    *("msgconv_async.gateway", "msgconv_async.sandbox", "msgconv_async.otel"),
 )
 HANDED_OUT = (Turn,)
 """Classes that are not in a module's list, and whose objects a user is given."""

@@ -85,6 +85,7 @@ def test_every_program_is_run_here() -> None:
         "ETL",
         "With FastAPI",
         "What happens inside",
+        "OpenTelemetry",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
@@ -168,6 +169,14 @@ async def test_what_happens_inside_is_printed() -> None:
     lines = await _output("What happens inside")
     assert ["try 1: 200, 0.0 s in the queue"] == [line for line in lines if "try" in line]
     assert {"fetched", "shared"} == {line.split()[2] for line in lines if "account" in line}
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_a_call_is_a_span_on_the_console() -> None:
+    """With its login and its question."""
+    lines = await _output("OpenTelemetry")
+    assert 1 == sum('"name": "msgconv call"' in line for line in lines)
+    assert 2 == sum('"name": "attempt"' in line for line in lines)
 
 
 async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox: Sandbox) -> None:
