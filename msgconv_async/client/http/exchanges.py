@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
+from msgspec.structs import replace
 from yarl import URL
 
 from msgconv_async.client.http.deadlines import Deadline, Timed, Timer
@@ -46,7 +48,7 @@ class Exchanges:
         """Stop the timer, when nothing is under way any more."""
         self._timer.wake(math.inf)
 
-    async def send(
+    def send(
         self,
         request: HttpRequest,
         headers: Mapping[str, str],
@@ -58,7 +60,7 @@ class Exchanges:
         limit: int | None = None,
         number: int = 1,
         queued: float = 0.0,
-    ) -> Answer:
+    ) -> Coroutine[Any, Any, Answer]:
         """Make one exchange.
 
         Args:
@@ -72,55 +74,58 @@ class Exchanges:
             number: The number of the attempt, for its event.
             queued: Seconds that it waited for its turn, for its event.
 
+        Returns:
+            The exchange, to be awaited at once.
+
         Raises:
             ConnectionFailed: No answer in the time of one exchange, or as `Transport.send` says.
             MsgConvError: As `Transport.send` says.
         """
+        # Without a listener the exchange is handed out as it is: a coroutine around it would cost
+        # every request something.
+        exchange = self._send(
+            request,
+            headers,
+            account_id,
+            deadline=deadline,
+            secrets=secrets,
+            purpose=purpose,
+            limit=limit,
+        )
         if self.emit is None:
-            return await self._send(
-                request,
-                headers,
-                account_id,
-                deadline=deadline,
-                secrets=secrets,
-                purpose=purpose,
-                limit=limit,
-            )
+            return exchange
+        url = URL(request.url, encoded=True)
+        about = Attempt(
+            account_id=account_id,
+            purpose=purpose,
+            number=number,
+            method=request.method,
+            host=url.host or "",
+            port=url.port or 0,
+            queued=queued,
+            seconds=0.0,
+        )
+        return self._watched(exchange, about, self.emit)
+
+    async def _watched(
+        self, exchange: Coroutine[Any, Any, Answer], about: Attempt, emit: Emit
+    ) -> Answer:
+        """Make an exchange, and tell how it ended."""
         began = self._timer.loop.time()
         status: int | None = None
         failure: MsgConvError | None = None
         cancelled = True
         try:
-            answer = await self._send(
-                request,
-                headers,
-                account_id,
-                deadline=deadline,
-                secrets=secrets,
-                purpose=purpose,
-                limit=limit,
-            )
+            answer = await exchange
             status, cancelled = _OK, False
         except MsgConvError as error:
             failure, cancelled = copy.copy(error), False
             status = error.status if isinstance(error, ApiError) else None
             raise
         finally:
-            url = URL(request.url, encoded=True)
-            event = Attempt(
-                account_id=account_id,
-                purpose=purpose,
-                number=number,
-                method=request.method,
-                host=url.host or "",
-                port=url.port or 0,
-                queued=queued,
-                seconds=self._timer.loop.time() - began,
-                status=status,
-                error=failure,
-                cancelled=cancelled,
-            )
-            self.emit(event)
+            seconds = self._timer.loop.time() - began
+            told = {"status": status, "error": failure, "cancelled": cancelled}
+            emit(replace(about, seconds=seconds, **told))
         return answer
 
     async def _send(
