@@ -52,6 +52,7 @@ from msgconv_async.export.files.text import CsvFiles
 from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
+from msgconv_async.otel import OpenTelemetry
 from msgconv_async.pacing.pacer import Turn
 from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
 
@@ -131,6 +132,15 @@ def setting_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
         yield "Pacer", name, keyword(Pacer, name), [None, "5", True, 0, [1, 2], (2, 1), (1, 2, 3)]
 
 
+async def _awaits(event: object) -> None:
+    """Would be called and never run."""
+
+
+class _Awaits:
+    async def __call__(self, event: object) -> None:
+        """As `_awaits`."""
+
+
 def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     """Yield the same of sessions, and of what reads."""
     make = ConversationSession
@@ -140,6 +150,8 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "ConversationSession", "pacer", keyword(make, "pacer"), [None, 5, Pacer()]
     yield "ConversationSession", "coalesce", keyword(make, "coalesce"), [None, 1, "no"]
     yield "ConversationSession", "fresh_for", keyword(make, "fresh_for"), [None, *NO_NUMBER]
+    hook = keyword(make, "on_event")
+    yield "ConversationSession", "on_event", hook, [5, "x", _awaits, _Awaits()]
     yield "ConversationSession", "max_body", keyword(make, "max_body"), [*NO_WHOLE, 0]
 
     yield (
@@ -158,6 +170,8 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
         yield "Move", name, keyword(Move, name, "1", ""), [5, "x"]
     moves = object.__new__(Following).moves  # it looks at its argument before anything else
     yield "Following.moves", "after", moves, [*NO_WHOLE, -1]
+    yield "Following.add", "account", object.__new__(Following).add, [None, 5, "1"]
+    yield "Following.remove", "account_id", object.__new__(Following).remove, [None, 5, WHO]
     yield "Move.from_json", "text: move", Move.from_json, [None, 5, "", b"[]", "{"]
     yield "CheckpointStore", "path", CheckpointStore, [None, 5, "", b"x", "a\0b"]
     yield "read_accounts", "path:", read_accounts, [None, 5, "/no/such/file", "a\0b"]
@@ -294,6 +308,8 @@ def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "gateway", "state", made("state"), [5, "", "a\0b", b"x", []]
     yield "gateway", "page", made("page"), [None, 1, "no"]
     yield "gateway", "pacer", made("pacer"), [None, 5, Pacer()]
+    for name in ("tracer_provider", "meter_provider"):
+        yield "OpenTelemetry", name, keyword(OpenTelemetry, name), [5, "x", OpenTelemetry]
 
 
 def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
@@ -433,7 +449,7 @@ MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
     *("msgconv_async.export.arrow", "msgconv_async.export.files"),
-    *("msgconv_async.gateway", "msgconv_async.sandbox"),
+    *("msgconv_async.gateway", "msgconv_async.sandbox", "msgconv_async.otel"),
 )
 HANDED_OUT = (Turn,)
 """Classes that are not in a module's list, and whose objects a user is given."""
@@ -450,6 +466,8 @@ EXEMPT = {
     **dict.fromkeys(("ApiKey.headers", "BearerToken.headers", "RetryPolicy.lengthened"), CALLED),
     **dict.fromkeys(("ClientCredentials.login", "ClientCredentials.parse"), CALLED),
     **dict.fromkeys(("UserLogin.login", "UserLogin.parse"), CALLED),
+    **dict.fromkeys(("ApiKey.referring", "BearerToken.referring"), CALLED),
+    **dict.fromkeys(("ClientCredentials.referring", "UserLogin.referring"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",

@@ -17,17 +17,18 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self
 
 import aiohttp
 import anyio
 
 from msgconv_async import checks
 from msgconv_async.client.access.account import Account
-from msgconv_async.client.access.domains import parse_origin
+from msgconv_async.client.access.domains import is_loopback_url, parse_origin
 from msgconv_async.client.answer_cache import AnswerCache
 from msgconv_async.client.http.connections import Connector
-from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines
+from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines, WatchedCall
+from msgconv_async.client.http.proxies import Proxies, proxies_of
 from msgconv_async.client.http.retry import RetryPolicy
 from msgconv_async.client.http.single_flight import SingleFlight
 from msgconv_async.client.http.transport import MAX_BODY, Answer, Transport
@@ -46,6 +47,7 @@ from msgconv_async.errors import (
     SessionUnusable,
     UnexpectedResponse,
 )
+from msgconv_async.events import Emit, Event, Source, emitter, is_asynchronous
 from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.decoding import decode_intervals, decode_report
 from msgconv_async.protocol.query import ConversationQuery
@@ -79,9 +81,7 @@ class _Net(NamedTuple):
     flights: SingleFlight[Answer]
     cache: AnswerCache
     unknown: _UnknownMembers
-
-
-CacheStatus: TypeAlias = Literal["hit", "shared", "fetched"]
+    emit: Emit | None
 
 
 class Shared(NamedTuple):
@@ -97,7 +97,7 @@ class Shared(NamedTuple):
 
     body: bytes
     at: datetime
-    source: CacheStatus
+    source: Source
     age: float
 
 
@@ -127,7 +127,8 @@ class ConversationSession:
     Args:
         http: An aiohttp session to use. You close it yourself. Its own timeouts, connection limits,
             proxy, headers and middlewares apply as well; its cookie jar is not used. It must not
-            have ``auth=``. None: the session makes and closes one of its own.
+            have ``auth=``. None: the session makes and closes one of its own, which takes the proxy
+            of ``HTTPS_PROXY`` except for hosts in ``NO_PROXY``, and never to a loopback address.
         base_url: One origin for every service, such as a local server's. None takes
             ``MSGCONV_BASE_URL`` from the environment, or each service's own host if that is not
             set. Plain http is allowed only to a loopback address.
@@ -140,10 +141,15 @@ class ConversationSession:
         fresh_for: Seconds for which an answer may be given again to the same question, but never
             across a five-minute edge. The default, 0, gives none again.
         max_body: The most bytes of an answer, decoded, that are read.
+        on_event: Called with each event of `msgconv_async.events`: a call begins or ends, an
+            attempt is over, another will follow. It is called in the middle of the calls, so it
+            must be quick and must not wait. An exception that it raises is logged once and harms no
+            call.
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
-            ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1, or
+            ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1,
+            ``HTTPS_PROXY`` is not the address of a proxy, ``on_event`` is not a plain function, or
             ``http`` or ``retry`` is of another type than said here.
     """
 
@@ -157,6 +163,7 @@ class ConversationSession:
         coalesce: bool = True,
         fresh_for: float = 0.0,
         max_body: int = MAX_BODY,
+        on_event: Callable[[Event], object] | None = None,
     ) -> None:
         if base_url is None:
             base_url = os.environ.get("MSGCONV_BASE_URL") or None
@@ -165,6 +172,8 @@ class ConversationSession:
             what = "an aiohttp.ClientSession, or None"
             checks.instance("http", http, aiohttp.ClientSession, what)
         self._given = http
+        stays = self._origin is not None and is_loopback_url(self._origin)
+        self._proxies = Proxies() if stays or http is not None else proxies_of(os.environ)
         if retry is not None:
             checks.instance("retry", retry, RetryPolicy, "a RetryPolicy, or None")
         self._policy = retry or RetryPolicy()
@@ -177,6 +186,12 @@ class ConversationSession:
         checks.number("fresh_for", fresh_for, "0 seconds or more, and finite")
         checks.whole("max_body", max_body, 1)
         checks.switch("coalesce", coalesce)
+        what = "a plain function that takes an event, or None"
+        if on_event is not None:
+            checks.function("on_event", on_event, what)
+            if is_asynchronous(on_event):
+                raise checks.refused("on_event", on_event, what)
+        self._on_event = on_event
         self._coalesce = coalesce
         self._fresh_for = fresh_for
         self._max_body = max_body
@@ -203,8 +218,9 @@ class ConversationSession:
             connector=Connector(limit=CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
-        transport = Transport(http, self._max_body)
-        requests = Requests(transport, self._policy, self._origin, self._pacers.of)
+        transport = Transport(http, self._max_body, self._proxies)
+        emit = None if self._on_event is None else emitter(self._on_event)
+        requests = Requests(transport, self._policy, self._origin, self._pacers.of, emit)
         self._net = _Net(
             loop,
             http,
@@ -213,6 +229,7 @@ class ConversationSession:
             SingleFlight(),
             AnswerCache(self._fresh_for),
             _UnknownMembers(),
+            emit,
         )
         return self
 
@@ -309,8 +326,6 @@ class ConversationSession:
         _check(account, query, timeout)
         checks.number("max_wait", max_wait, "above 0 seconds", above=True, most=math.inf)
         question = (account, query)
-        if (kept := net.cache.get(question)) is not None:
-            return Shared(kept.body, kept.at, "hit", net.cache.age(question))
 
         async def ask(until: Deadline) -> Answer:
             answer = await net.requests.ask(account, query, until)
@@ -318,10 +333,14 @@ class ConversationSession:
             net.cache.keep(question, answer)
             return answer
 
-        source: CacheStatus = "shared" if question in net.flights else "fetched"
-        with _until(net, account, timeout, max_wait) as deadline:
-            answer = await net.flights.join(question, ask, deadline)
-        return Shared(answer.body, answer.at, source, 0.0)
+        with _until(net, account, timeout, max_wait) as call:
+            if (kept := net.cache.get(question)) is not None:
+                call.source = "hit"
+                return Shared(kept.body, kept.at, call.source, net.cache.age(question))
+            if question in net.flights:
+                call.source = "shared"
+            answer = await net.flights.join(question, ask, call)
+        return Shared(answer.body, answer.at, call.source, 0.0)
 
     def at_hand(self, account: Account, query: ConversationQuery) -> bool:
         """Tell whether `fetch_shared` would now need no request and no turn of its own."""
@@ -494,9 +513,15 @@ class ConversationSession:
             answer = await net.requests.ask(account, query, deadline)
             return answer, _decoded(net, answer, account, query)
         question = (account, query)
-        answer = net.cache.get(question) or await net.flights.join(
-            question, lambda until: net.requests.ask(account, query, until), deadline
-        )
+        kept = net.cache.get(question)
+        if kept is not None:
+            deadline.source, answer = "hit", kept
+        else:
+            if question in net.flights:
+                deadline.source = "shared"
+            answer = await net.flights.join(
+                question, lambda until: net.requests.ask(account, query, until), deadline
+            )
         report = _decoded(net, answer, account, query)
         net.cache.keep(question, answer)  # not before it is known to be an answer
         return answer, report
@@ -526,6 +551,8 @@ def _until(
     net: _Net, account: Account, timeout: float | None, max_wait: float = math.inf
 ) -> CallDeadline:
     seconds = math.inf if timeout is None else timeout
+    if net.emit is not None:
+        return WatchedCall(net.deadlines, account.id, seconds, max_wait, net.emit)
     return CallDeadline(net.deadlines, account.id, seconds, max_wait)
 
 
