@@ -30,6 +30,7 @@ from msgconv_async.client.access.credentials import (
     BearerToken,
     ClientCredentials,
     Credentials,
+    Reference,
     UserLogin,
 )
 from msgconv_async.client.access.domains import check_host
@@ -97,6 +98,40 @@ def read_secret(variable: str, environment: Mapping[str, str] = os.environ) -> s
     return secret or None
 
 
+def credentials_of(
+    reference: Reference, environment: Mapping[str, str] = os.environ
+) -> Credentials:
+    """Read secrets once more, such as on another machine, where `Credentials` had them from.
+
+    Raises:
+        ConfigurationError: A variable is not set here, or holds what is no secret.
+    """
+    make, keys = _KINDS[reference["kind"]]
+    return make(
+        **{key.removesuffix("_env"): _value(key, reference[key], environment) for key in keys}
+    ).referring(reference)
+
+
+def _value(key: str, given: Any, environment: Mapping[str, str]) -> str:
+    """Return what a key of credentials says, or the secret that it names.
+
+    Raises:
+        ConfigurationError: It says nothing, or there is no secret of that name.
+    """
+    if not isinstance(given, str) or not given:
+        raise ConfigurationError(f"{key} must be a string that is not empty")
+    if not key.endswith("_env"):
+        return given
+    if not _VARIABLE.fullmatch(given):  # what stands here may be the secret itself
+        raise ConfigurationError(
+            f"{key} must be the name of an environment variable, of capitals, digits and '_'"
+        )
+    secret = read_secret(given, environment)
+    if secret is None:
+        raise ConfigurationError(f"the environment variable {given} is not set, or empty")
+    return secret
+
+
 class _File:
     """A file being read; it knows the line of each mistake."""
 
@@ -139,33 +174,17 @@ class _File:
         if not isinstance(kind, str) or kind not in _KINDS:
             at = (*path, "kind") if kind is not None else path
             self._refuse(at, f"credentials {name}: kind must be one of {', '.join(_KINDS)}")
-        make, keys = _KINDS[kind]
+        _, keys = _KINDS[kind]
         self._check(path, entry, ("kind", *keys))
-        given = {
-            key.removesuffix("_env"): self._value((*path, key), entry[key], key) for key in keys
-        }
+        for key in keys:
+            try:
+                _value(key, entry[key], self._environment)
+            except ConfigurationError as error:
+                self._refuse((*path, key), str(error))
         try:
-            return make(**given)
+            return credentials_of(entry, self._environment)
         except ConfigurationError as error:
             self._refuse(path, str(error))
-
-    def _value(self, path: KeyPath, given: Any, key: str) -> str:
-        if not isinstance(given, str) or not given:
-            self._refuse(path, f"{key} must be a string that is not empty")
-        if not key.endswith("_env"):
-            return given
-        if not _VARIABLE.fullmatch(given):  # what stands here may be the secret itself
-            self._refuse(
-                path,
-                f"{key} must be the name of an environment variable, of capitals, digits and '_'",
-            )
-        try:
-            secret = read_secret(given, self._environment)
-        except ConfigurationError as error:
-            self._refuse(path, str(error))
-        if secret is None:
-            self._refuse(path, f"the environment variable {given} is not set, or empty")
-        return secret
 
     def _account(
         self, path: KeyPath, entry: Any, credentials: Mapping[str, Credentials]
