@@ -84,6 +84,7 @@ def test_every_program_is_run_here() -> None:
         "Following over time",
         "ETL",
         "With FastAPI",
+        "Bulk work on Dask",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
@@ -196,6 +197,25 @@ async def test_the_etl_program_writes_whole_buckets_once() -> None:
     keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
     assert len(rows) == len(keys) > 0
     assert 12 >= len({row["interval_end"] for row in rows})
+
+
+async def test_workers_of_dask_add_up_what_accounts_resolved(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their credentials are in a variable, and the account that fails is told."""
+    monkeypatch.setenv("SECRET", CLIENT_SECRET)
+    text = f'[credentials.main]\nkind = "client"\nclient_id = "{CLIENT_ID}"\n'
+    text += 'client_secret_env = "SECRET"\n'
+    for account_id in (*sandbox.account_ids, "404"):
+        text += f'[[accounts]]\nid = "{account_id}"\ncredentials = "main"\n'
+    (tmp_path / "accounts.toml").write_text(text)
+    changes = ("threads_per_worker=1", "threads_per_worker=1, dashboard_address=None")
+    lines = await _output("Bulk work on Dask", changes, cwd=tmp_path)
+    assert "skill_id  agent_id" == lines[0]
+    assert [True] == [
+        line.startswith("failed: 404 account 404") for line in lines if "fail" in line
+    ]
+    assert dict.fromkeys(sandbox.account_ids, 1) == sandbox.requests
 
 
 async def test_a_pipeline_of_ones_own_loads_a_day(

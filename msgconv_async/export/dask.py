@@ -52,16 +52,12 @@ works best with partitions of about a hundred."""
 FAILURES = pa.schema([(name, pa.string()) for name in ("account_id", "error", "message")])
 """The columns of the frame of failures: an account, and the error's name and text."""
 
-TableName: TypeAlias = Literal[
-    "account_metrics", "skill_metrics", "agent_metrics", "skill_agent_metrics"
-]
-
 
 @overload
 def read_metrics(
     accounts: Iterable[Account],
     query: ConversationQuery,
-    table: TableName = ...,
+    table: str = ...,
     *,
     partitions: int | None = ...,
     failures: Literal["raise"] = ...,
@@ -75,7 +71,7 @@ def read_metrics(
 def read_metrics(
     accounts: Iterable[Account],
     query: ConversationQuery,
-    table: TableName = ...,
+    table: str = ...,
     *,
     partitions: int | None = ...,
     failures: Literal["frame"],
@@ -88,7 +84,7 @@ def read_metrics(
 def read_metrics(
     accounts: Iterable[Account],
     query: ConversationQuery,
-    table: TableName = "skill_agent_metrics",
+    table: str = "skill_agent_metrics",
     *,
     partitions: int | None = None,
     failures: Literal["raise", "frame"] = "raise",

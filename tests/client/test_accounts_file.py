@@ -325,6 +325,6 @@ def test_credentials_know_where_they_were_read(tmp_path: Path, place: int) -> No
         assert reference is not None
         assert not set(credentials.secrets()) & set(reference.values())
         assert credentials == credentials_of(reference, ENVIRONMENT)
-    with pytest.raises(ConfigurationError, match=r"the environment variable \w+ is not set"):
-        credentials_of(reference, {})
+        with pytest.raises(ConfigurationError, match=r"the environment variable \w+ is not set"):
+            credentials_of(reference, {})
     assert BearerToken("t0ken").reference is None

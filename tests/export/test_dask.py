@@ -181,8 +181,7 @@ def test_the_rows_are_those_of_one_process(service: Service, name: str, schedule
     expected = in_one_process(service, query, name)
     service.begun.clear()
 
-    read: Any = read_metrics
-    frame = read(service.accounts, query, name, partitions=4, base_url=service.url)
+    frame = read_metrics(service.accounts, query, name, partitions=4, base_url=service.url)
     computed = frame.compute(scheduler=scheduler)
 
     assert len(expected) > 0
@@ -196,8 +195,7 @@ def test_the_rows_are_those_of_one_process(service: Service, name: str, schedule
 def test_the_types_are_known_before_and_hold_without_a_row(service: Service, name: str) -> None:
     nobody = ConversationQuery(60, interval=5, skill_ids=[999], agent_ids=[999])
     query = TOTALS if name == "account_metrics" else nobody
-    read: Any = read_metrics
-    frame = read(service.accounts[:1], query, name, base_url=service.url)
+    frame = read_metrics(service.accounts[:1], query, name, base_url=service.url)
     computed = frame.compute(scheduler="synchronous")
 
     assert (name == "account_metrics") == (len(computed) > 0)
@@ -222,9 +220,9 @@ def test_an_account_is_in_one_partition(
 
 def test_the_first_failure_is_raised_as_it_is(service: Service) -> None:
     accounts = [*service.accounts, Account("404", LITERAL)]
-    frame = read_metrics(accounts, EVERYTHING, base_url=service.url)
+    frame = read_metrics(accounts, EVERYTHING, partitions=7, base_url=service.url)
     with pytest.raises(Unauthorized) as caught:
-        frame.compute(scheduler="threads")
+        frame.compute(scheduler="synchronous")
     assert "404" == caught.value.account_id
 
 
