@@ -353,6 +353,9 @@ class _Shared:
 _SHARED: dict[str | None, _Shared] = {}
 """The sessions of this process, by their base URL."""
 
+_ADDING = Lock()
+"""A second keeper of the same name would end the first, with all that its worker asks."""
+
 
 class _Keeper(WorkerPlugin):
     """Keeps a session open until its worker closes, and then ends what the worker still asks."""
@@ -387,8 +390,9 @@ def _running_at_worker(shared: _Shared, name: str) -> _Running:
         worker = get_worker()
     except ValueError:  # another one of Dask's schedulers runs this
         return set()
-    if name not in worker.plugins:
-        sync(worker.loop, worker.plugin_add, plugin=_Keeper(shared), name=name)
+    with _ADDING:
+        if name not in worker.plugins:
+            sync(worker.loop, worker.plugin_add, plugin=_Keeper(shared), name=name)
     keeper: Any = worker.plugins[name]
     running: _Running = keeper.running
     return running
