@@ -135,7 +135,7 @@ def workers() -> Iterator[Workers]:
         patch.setenv("DASK_TEST_SECRET", CLIENT_SECRET)
         patch.setenv("DASK_TEST_PASSWORD", PASSWORD)
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             yield Workers(cluster, client)
