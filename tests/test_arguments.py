@@ -46,6 +46,7 @@ from msgconv_async.export import (
     tables_of,
 )
 from msgconv_async.export.arrow import report_tables, to_tables
+from msgconv_async.export.dask import read_metrics
 from msgconv_async.export.destination import destination
 from msgconv_async.export.files import FileFormat, WholeFile
 from msgconv_async.export.files.text import CsvFiles
@@ -293,6 +294,24 @@ def collection_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "Store.load", "emptied", lambda it: unmade.load(made, it), [None, 5, iter([])]
 
 
+def dask_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
+    """Yield the same of what Dask reads."""
+
+    def read(name: str) -> Call:
+        return lambda it: read_metrics([WHO], HOUR, **{"table": "account_metrics", name: it})
+
+    what = "read_metrics"
+    bad_accounts = [None, 5, "1", [], ["1"], [None], [WHO, WHO]]
+    yield what, "accounts: account", lambda it: read_metrics(it, HOUR), bad_accounts
+    yield what, "query", lambda it: read_metrics([WHO], it), [None, 5, "all", [HOUR]]
+    yield what, "table", read("table"), [None, 5, "", "metrics", "skill_metrics", ACCOUNT_METRICS]
+    yield what, "partitions", read("partitions"), [*NO_WHOLE[1:], 0, -1]
+    yield what, "failures", read("failures"), [None, 5, "", "row", True]
+    yield what, "base_url", read("base_url"), [5, "x", "ftp://x", b"x"]
+    yield what, "timeout", read("timeout"), [0, -1, "5", True, math.nan]
+    yield what, "max_in_flight", read("max_in_flight"), [*NO_WHOLE, 0]
+
+
 def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     """Yield the same of the gateway."""
 
@@ -320,6 +339,7 @@ def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield from sandbox_cases()
     yield from export_cases()
     yield from collection_cases()
+    yield from dask_cases()
     yield from gateway_cases()
 
 
@@ -449,6 +469,7 @@ MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
     *("msgconv_async.export.arrow", "msgconv_async.export.files"),
+    "msgconv_async.export.dask",
     *("msgconv_async.gateway", "msgconv_async.sandbox", "msgconv_async.otel"),
 )
 HANDED_OUT = (Turn,)
@@ -472,6 +493,7 @@ EXEMPT = {
     "Pacer.start_in_turn": CALLED,
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),
+    **dict.fromkeys(("complete_schema", "with_complete"), "a part of files and of Dask's frames"),
     "Conversation": "invented and decoded in large numbers; what takes them checks their members",
 }
 """The functions, methods and constructors whose parameters are not in the table, and why not.

@@ -48,7 +48,11 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Sandbox]:
 
 
 async def _output(
-    title: str, *changes: tuple[str, str], cwd: Path | None = None, strict: bool = True
+    title: str,
+    *changes: tuple[str, str],
+    cwd: Path | None = None,
+    strict: bool = True,
+    seconds: float = 30,
 ) -> list[str]:
     """Run a section's program as its reader would, and return the lines it prints."""
     program = PROGRAMS[title]
@@ -63,7 +67,7 @@ async def _output(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, errors = await asyncio.wait_for(process.communicate(), 30)
+    out, errors = await asyncio.wait_for(process.communicate(), seconds)
     assert (0, "") == (process.returncode, errors.decode())
     return out.decode().splitlines()
 
@@ -88,6 +92,7 @@ def test_every_program_is_run_here() -> None:
         "In tests",
         "What happens inside",
         "OpenTelemetry",
+        "Bulk work on Dask",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
@@ -293,6 +298,26 @@ async def test_the_etl_program_writes_whole_buckets_once() -> None:
     keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
     assert len(rows) == len(keys) > 0
     assert 12 >= len({row["interval_end"] for row in rows})
+
+
+async def test_workers_of_dask_add_up_what_accounts_resolved(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their credentials are in a variable, and the account that fails is told."""
+    monkeypatch.setenv("SECRET", CLIENT_SECRET)
+    text = f'[credentials.main]\nkind = "client"\nclient_id = "{CLIENT_ID}"\n'
+    text += 'client_secret_env = "SECRET"\n'
+    for account_id in (*sandbox.account_ids, "404"):
+        text += f'[[accounts]]\nid = "{account_id}"\ncredentials = "main"\n'
+    (tmp_path / "accounts.toml").write_text(text)
+    # A port that is free, and one process less to start on a machine that is busy.
+    changes = ("n_workers=2", "n_workers=1, dashboard_address=':0'")
+    lines = await _output("Bulk work on Dask", changes, cwd=tmp_path, seconds=90)
+    assert "skill_id  agent_id" == lines[0]
+    assert [True] == [
+        line.startswith("failed: 404 account 404") for line in lines if "fail" in line
+    ]
+    assert dict.fromkeys(sandbox.account_ids, 1) == sandbox.requests
 
 
 async def test_a_pipeline_of_ones_own_loads_a_day(

@@ -16,10 +16,11 @@ from types import MappingProxyType
 
 import pyarrow as pa  # type: ignore[import-untyped]
 from msgspec.structs import astuple
+from pyarrow import compute
 
 from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
-from msgconv_async.export.rows import METRICS, NOT_SENT, TABLES, TYPES, Table, intervals
+from msgconv_async.export.rows import COMPLETE, METRICS, NOT_SENT, TABLES, TYPES, Table, intervals
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
 
 _ARROW = {
@@ -112,6 +113,22 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         "interval_end": _array("interval_end", ends),
     }
     return {rows.name: rows.table(of_buckets) for rows in gathered}
+
+
+_COMPLETE = pa.field(COMPLETE, pa.bool_(), nullable=False)
+
+
+def complete_schema(name: str) -> pa.Schema:
+    """Return the schema of a table with the column ``complete``, as `with_complete` makes it."""
+    return SCHEMAS[name].append(_COMPLETE)
+
+
+def with_complete(rows: pa.Table, report: ConversationReport) -> pa.Table:
+    """Add to each of a report's rows whether its interval was complete when it was asked for."""
+    still_open = [interval.end for interval in intervals(report) if not interval.complete]
+    ends = rows["interval_end"]  # an end belongs to one interval
+    found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
+    return rows.append_column(_COMPLETE, compute.invert(found))
 
 
 _PAIRS = "an iterable of pairs, each an account id and an Interval"

@@ -32,6 +32,10 @@ Row: TypeAlias = tuple[Value, ...]
 METRICS = ConversationMetrics.__struct_fields__
 """The twelve metrics, in the order of their columns."""
 
+COMPLETE = "complete"
+"""The last column of files and of Dask's frames: whether the row's interval was complete when it
+was asked for."""
+
 TYPES: MappingProxyType[str, type] = MappingProxyType(
     {
         "account_id": str,

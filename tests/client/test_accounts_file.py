@@ -1,3 +1,5 @@
+import copy
+import pickle
 import time
 import tomllib
 from pathlib import Path
@@ -14,6 +16,7 @@ from msgconv_async import (
     UserLogin,
     read_accounts,
 )
+from msgconv_async.client.access.accounts_file import credentials_of
 from msgconv_async.client.access.toml_lines import lines
 
 ENVIRONMENT = {"SECRET": "s3cret", "PASSWORD": "pa55", "TOKEN": "t0ken", "EMPTY": ""}
@@ -308,3 +311,20 @@ def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     """It says why."""
     with pytest.raises(ConfigurationError, match=r"nope\.toml cannot be read: No such file"):
         read_accounts(tmp_path / "nope.toml")
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_credentials_know_where_they_were_read(tmp_path: Path, place: int) -> None:
+    """Without a secret, also as a copy; so another process can read them there once more."""
+    path = tmp_path / "accounts.toml"
+    path.write_text(EVERYTHING, encoding="utf-8")
+    credentials = read_accounts(path, ENVIRONMENT)[place].credentials
+
+    for again in (credentials, copy.deepcopy(credentials), pickle.loads(pickle.dumps(credentials))):
+        reference = again.reference
+        assert reference is not None
+        assert not set(credentials.secrets()) & set(reference.values())
+        assert credentials == credentials_of(reference, ENVIRONMENT)
+        with pytest.raises(ConfigurationError, match=r"the environment variable \w+ is not set"):
+            credentials_of(reference, {})
+    assert BearerToken("t0ken").reference is None
