@@ -189,8 +189,9 @@ def sandbox_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "Sandbox", "retry_after_date", date, [None, 1, "x", datetime.now(UTC)]
     yield "Sandbox.add", "conversations", Sandbox().add, [None, 5, "x", SAID, *ODD]
     fail = Sandbox().fail_next
-    yield "Sandbox.fail_next", "times", fail, [*NO_WHOLE, 0]
-    yield "Sandbox.fail_next", "status", keyword(fail, "status"), [*NO_WHOLE, 200, 600]
+    yield "Sandbox.fail_next", "status", fail, [*NO_WHOLE, 200, 600]
+    yield "Sandbox.fail_next", "times", keyword(fail, "times"), [*NO_WHOLE, 0]
+    yield "Sandbox.fail_next", "retry_after", keyword(fail, "retry_after"), NO_NUMBER
     yield "Sandbox.fail_next", "account_id", keyword(fail, "account_id"), [5, "5", []]
     known = Sandbox().account_ids[0]
     resolved = Sandbox().resolved

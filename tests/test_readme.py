@@ -23,6 +23,7 @@ from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import Address, serving
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Clock, Sandbox
+from tests.sandbox.test_double import run_tests
 
 ROOT = Path(__file__).parents[1]
 READMES = [
@@ -88,6 +89,7 @@ def test_every_program_is_run_here() -> None:
         "From Python",
         "A limit that is known",
         "As a test double",
+        "In synchronous tests",
     ]
     assert tested == list(PROGRAMS)
     assert len(tested) == TEXT.count("```python\n")
@@ -214,7 +216,8 @@ async def test_a_pipeline_of_ones_own_loads_a_day(
 
 def test_airflow_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a stand-in, for Airflow is larger than all of this."""
-    [program] = re.findall(r"^```py\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    programs = re.findall(r"^```py\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    [program] = [program for program in programs if "airflow" in program]
     commands: list[str] = []
 
     def dag(**_: Any) -> Callable[..., Any]:
@@ -248,3 +251,12 @@ def test_every_command_that_is_shown_is_one() -> None:
 async def test_the_test_double_holds_its_own_test() -> None:
     names = _names("As a test double")
     await names["test_a_failing_service_is_asked_again"]()
+
+
+def test_a_synchronous_test_uses_the_fixture(tmp_path: Path) -> None:
+    """In a project whose conftest.py is as the page says."""
+    [conftest] = re.findall(r"^```py\n(pytest_plugins.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(PROGRAMS["In synchronous tests"], encoding="utf-8")
+    code, out = run_tests(tmp_path)
+    assert (0, True) == (code, "1 passed" in out), out

@@ -199,7 +199,7 @@ async def test_an_account_is_told_by_skill_and_agent(quick: Clock) -> None:
 
 async def test_a_failure_is_told_until_a_bucket_comes(quick: Clock) -> None:
     async with Sandbox(clock=quick) as sandbox, running(sandbox) as url:
-        sandbox.fail_next(1, status=503)
+        sandbox.fail_next(503)
         async with looking(url) as stream:
             [row] = await stream.rows(lambda row: bool(row["failure"]))
             assert "the service failed (HTTP 503)" in row["failure"]
