@@ -49,6 +49,7 @@ from msgconv_async.export.arrow import report_tables, to_tables
 from msgconv_async.export.destination import destination
 from msgconv_async.export.files import FileFormat, WholeFile
 from msgconv_async.export.files.text import CsvFiles
+from msgconv_async.export.frames import to_pandas, to_polars
 from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
@@ -227,6 +228,11 @@ def export_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "report_tables", "report", lambda it: report_tables("1", it), [None, 5, "x"]
     bad_buckets = [None, 5, "x", [5], [("1",)], [("1", 5)], [(1, BUCKET)], {"1": BUCKET}]
     yield "to_tables", "buckets", to_tables, bad_buckets
+    for made in (to_pandas, to_polars):
+        frames: list[Any] = [None, 5, "x", [5], [REPORT], ConversationReport]
+        yield made.__name__, "answers", made, frames
+        yield made.__name__, "table", partial(made, []), [5, "account_metrics", TABLES, None]
+        yield made.__name__, "table", made, [[], REPORT]
     for make in (table_files, CsvFiles):
         what = "table_files" if make is table_files else "TableFiles"
         yield what, "folder", partial(_made, make, 0), bad_path
@@ -433,7 +439,8 @@ async def test_a_wrong_argument_of_a_question_is_one_sentence(
 MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
-    *("msgconv_async.export.arrow", "msgconv_async.export.files"),
+    *("msgconv_async.export.arrow", "msgconv_async.export.files", "msgconv_async.export.frames"),
+    "msgconv_async.blocking",
     *("msgconv_async.gateway", "msgconv_async.sandbox"),
 )
 HANDED_OUT = (Turn,)
@@ -453,6 +460,8 @@ EXEMPT = {
     **dict.fromkeys(("UserLogin.login", "UserLogin.parse"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
+    **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
+    **dict.fromkeys(("with_complete",), "given what report_tables has made"),
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),
     "Conversation": "invented and decoded in large numbers; what takes them checks their members",

@@ -83,8 +83,9 @@ def test_every_program_is_run_here() -> None:
         "In a web service",
         "Many accounts",
         "Following over time",
-        "ETL",
+        "Tables and ETL",
         "With FastAPI",
+        "A report as tables",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
@@ -193,8 +194,16 @@ async def test_following_hands_out_a_day_and_stores_where_it_stands(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("sandbox")
+async def test_the_notebooks_lines_print_what_each_skill_resolved() -> None:
+    head, *lines, _ = await _output("Tables and ETL")
+    assert "skill_id" == head
+    assert {"-1", "1", "2"} <= {line.split()[0] for line in lines}
+    assert all(int(line.split()[1]) > 0 for line in lines)
+
+
+@pytest.mark.usefixtures("sandbox")
 async def test_the_etl_program_writes_whole_buckets_once() -> None:
-    rows = list(csv.DictReader(await _output("ETL")))
+    rows = list(csv.DictReader(await _output("A report as tables")))
     keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
     assert len(rows) == len(keys) > 0
     assert 12 >= len({row["interval_end"] for row in rows})

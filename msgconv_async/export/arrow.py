@@ -16,10 +16,19 @@ from types import MappingProxyType
 
 import pyarrow as pa  # type: ignore[import-untyped]
 from msgspec.structs import astuple
+from pyarrow import compute
 
 from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
-from msgconv_async.export.rows import METRICS, NOT_SENT, TABLES, TYPES, Table, intervals
+from msgconv_async.export.rows import (
+    COMPLETE,
+    METRICS,
+    NOT_SENT,
+    TABLES,
+    TYPES,
+    Table,
+    intervals,
+)
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
 
 _ARROW = {
@@ -48,6 +57,10 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
 )
 """The columns of each table, by its name: times to the millisecond in UTC, 64-bit integers and
 floats. Only a metric may be null."""
+
+
+COMPLETE_FIELD = pa.field(COMPLETE, pa.bool_(), nullable=False)
+"""The column that tells whether a row's interval was complete when it was asked for."""
 
 
 def report_tables(account_id: str, report: ConversationReport) -> dict[str, pa.Table]:
@@ -112,6 +125,14 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
         "interval_end": _array("interval_end", ends),
     }
     return {rows.name: rows.table(of_buckets) for rows in gathered}
+
+
+def with_complete(rows: pa.Table, report: ConversationReport) -> pa.Table:
+    """Return a report's rows, each with whether its interval was complete as the last column."""
+    still_open = [interval.end for interval in intervals(report) if not interval.complete]
+    ends = rows["interval_end"]  # an end belongs to one interval
+    found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
+    return rows.append_column(COMPLETE_FIELD, compute.invert(found))
 
 
 _PAIRS = "an iterable of pairs, each an account id and an Interval"

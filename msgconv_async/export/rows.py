@@ -44,6 +44,9 @@ TYPES: MappingProxyType[str, type] = MappingProxyType(
 )
 """Types of the columns: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
 
+COMPLETE = "complete"
+"""The last column of files and frames: whether the interval was complete when it was asked for."""
+
 NOT_SENT = ConversationMetrics()
 """Totals that the server left out."""
 

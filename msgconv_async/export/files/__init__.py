@@ -15,10 +15,9 @@ from typing import get_args
 
 from msgconv_async import checks
 from msgconv_async.export.files.base import FileFormat, TableFiles
-from msgconv_async.export.files.lines import COMPLETE
 from msgconv_async.export.files.text import CsvFiles, NdjsonFiles
 from msgconv_async.export.files.whole_file import WholeFile
-from msgconv_async.export.rows import TABLES, Table
+from msgconv_async.export.rows import COMPLETE, TABLES, Table
 
 __all__ = ["COMPLETE", "FileFormat", "TableFiles", "WholeFile", "table_files"]
 

@@ -14,9 +14,6 @@ from msgconv_async import checks
 from msgconv_async.export.rows import METRICS, Row, Table, Value, intervals
 from msgconv_async.protocol.report import ConversationReport
 
-COMPLETE = "complete"
-"""The last column of files: whether the row's interval was complete when it was asked for."""
-
 _METRICS = slice(-1 - len(METRICS), -1)
 """The place of a row's metrics: they are numbers, and need no conversion."""
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from datetime import datetime
 from typing import BinaryIO
 
 import pyarrow as pa  # type: ignore[import-untyped]
-from pyarrow import compute, parquet
+from pyarrow import parquet
 
-from msgconv_async.export.arrow import SCHEMAS, report_tables
+from msgconv_async.export.arrow import COMPLETE_FIELD, SCHEMAS, report_tables, with_complete
 from msgconv_async.export.files.base import TableFiles
-from msgconv_async.export.files.lines import COMPLETE
-from msgconv_async.export.rows import Table, intervals
+from msgconv_async.export.rows import Table
 from msgconv_async.protocol.report import ConversationReport
 
 _GROUP = 65_536
 """Rows that are kept until they are written together: many small groups would read slowly."""
-
-
-_COMPLETE = pa.field(COMPLETE, pa.bool_(), nullable=False)
 
 
 class ParquetFiles(TableFiles):
@@ -39,10 +34,8 @@ class ParquetFiles(TableFiles):
     def add(self, account_id: str, report: ConversationReport) -> int:
         """Write a report's rows, and return how many there were."""
         tables = report_tables(account_id, report)
-        still_open = [interval.end for interval in intervals(report) if not interval.complete]
         return sum(
-            groups.add(_with_complete(tables[name], still_open))
-            for name, groups in self._groups.items()
+            groups.add(with_complete(tables[name], report)) for name, groups in self._groups.items()
         )
 
     def commit(self) -> None:
@@ -52,18 +45,11 @@ class ParquetFiles(TableFiles):
         super().commit()
 
 
-def _with_complete(rows: pa.Table, still_open: Sequence[datetime]) -> pa.Table:
-    """Add to each row whether its interval was complete; an end belongs to one interval."""
-    ends = rows["interval_end"]
-    found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
-    return rows.append_column(_COMPLETE, compute.invert(found))
-
-
 class _RowGroups:
     """One file's row groups; rows wait until there are enough for one."""
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
-        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name].append(_COMPLETE))
+        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name].append(COMPLETE_FIELD))
         self._waiting: list[pa.Table] = []
         self._count = 0
 

@@ -8,13 +8,12 @@ from typing import BinaryIO
 
 from msgconv_async.export.files.base import TableFiles
 from msgconv_async.export.files.lines import (
-    COMPLETE,
     csv_header,
     csv_lines,
     file_rows,
     ndjson_lines,
 )
-from msgconv_async.export.rows import Row, Table
+from msgconv_async.export.rows import COMPLETE, Row, Table
 from msgconv_async.protocol.report import ConversationReport
 
 
