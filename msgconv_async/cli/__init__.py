@@ -24,7 +24,7 @@ from msgconv_async.cli.streams import unbroken_stdout
 
 _EXTRAS = {
     **dict.fromkeys(("cyclopts", "plotext", "rich"), ("the command line", "cli")),
-    **dict.fromkeys(("dlt", "filelock", "plotly", "sqlglot"), ("this command", "cli,etl")),
+    **dict.fromkeys(("dlt", "filelock", "sqlglot"), ("this command", "cli,etl")),
     "prometheus_client": ("this command", "cli,gateway"),
     "pyarrow": ("Parquet", "arrow"),
 }

@@ -11,7 +11,6 @@ from string import Template
 from typing import Any
 
 import msgspec
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from msgconv_async.cli.captions import marked, notes, period, skill_name
 from msgconv_async.cli.figures import Figures
@@ -34,12 +33,12 @@ def page(dataset: str, history: History) -> bytes:
     Its content security policy allows the two scripts by their hashes, and no request. A value
     from outside could not run even if it were not escaped.
     """
-    folder = files("msgconv_async.cli")
-    scripts = {"plotly": get_plotlyjs(), "script": (folder / "page.js").read_text("utf-8")}
+    scripts = {"chart": _text("vendor/uPlot.iife.min.js"), "script": _text("cli/page.js")}
     return (
-        _Page((folder / "page.html").read_text("utf-8"))
+        _Page(_text("cli/page.html"))
         .substitute(
             scripts,
+            chart_style=_text("vendor/uPlot.min.css"),
             title=escape(visible(f"Resolved conversations: {dataset}")),
             period=escape(period(history)),
             options="".join(
@@ -55,6 +54,10 @@ def page(dataset: str, history: History) -> bytes:
         )
         .encode()
     )
+
+
+def _text(path: str) -> str:
+    return files("msgconv_async").joinpath(*path.split("/")).read_text("utf-8")
 
 
 def _hash(script: str) -> str:

@@ -17,6 +17,7 @@ from msgconv_async.cli.captions import marked, notes, period, skill_name
 from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
 from msgconv_async.cli.output import Output
+from msgconv_async.cli.page import page
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import Day, History, read, total
@@ -57,8 +58,6 @@ class Report:
                     terminal=output.on_screen,
                 )
             else:
-                from msgconv_async.cli.page import page  # noqa: PLC0415 - plotly takes long to load
-
                 written = page(self.store.dataset, history)
             output.write(written)
             output.commit()

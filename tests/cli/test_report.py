@@ -216,7 +216,7 @@ def test_a_mistake_is_one_line_on_stderr(
     assert said in line
 
 
-@pytest.mark.parametrize("name", ["dlt", "plotly"])
+@pytest.mark.parametrize("name", ["dlt", "filelock"])
 def test_without_the_extra_one_line_says_which(tmp_path: Path, collected: str, name: str) -> None:
     """No page is left behind either."""
     done = run_without(name, "report", "--destination", collected, "--html", tmp_path / "a.html")
@@ -354,45 +354,11 @@ def browsed(folder: Path, page: Path) -> tuple[str, list[str]]:
     return done.stdout, requested
 
 
-def counts(document: str, together: int) -> list[int]:
-    """Return the heights of the bars that are drawn, together so high."""
-    bars = re.findall(r'class="point"><path d="M[\d.]+,([\d.]+)V([\d.]+)H', document)
-    heights = [float(base) - float(top) for base, top in bars]
-    return [round(height * together / sum(heights)) for height in heights]
-
-
-def test_a_browser_draws_the_page_and_requests_nothing(written: Path, tmp_path: Path) -> None:
-    """Three bars a day, hatched if it was not collected whole, a line, and what they mean."""
+def test_a_browser_requests_nothing(written: Path, tmp_path: Path) -> None:
+    """And has run the scripts."""
     document, requested = browsed(tmp_path, written)
     assert [] == requested
-    resolved, handling = re.findall(r'(?s)<div class="plot.*?</figure>', document)
-    assert 3 == resolved.count('class="trace bars"')
-    pixel = 6  # conversations: bars are drawn to whole ones
-    expected = [0, 1_201, 0, 0, 2, 0, 1, 5, 0]
-    assert pytest.approx(expected, abs=2 * pixel) == counts(resolved, 1_209)
-    assert 3 == resolved.count("<pattern ")
-    assert 1 == handling.count('class="trace scatter')
-    assert ["Mar 2*", "Mar 3", "Mar 4"] == re.findall(r">(Mar \d\*?)</text>", resolved)
     assert '<dd id="total">1,209</dd>' in document
-    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
-    assert ['<tr data-skill="0">'] * 3 == shown
-
-
-def test_a_reader_chooses_the_skill(written: Path, tmp_path: Path) -> None:
-    """Charts, sums and table follow; a day without rows is left empty."""
-    choose = """<script>
-        const select = document.getElementById("skill");
-        select.selectedIndex = 1;
-        select.dispatchEvent(new Event("change"));
-        </script></body>"""
-    without_policy = re.sub("<meta http-equiv=.*?>", "", written.read_text("utf-8"))
-    path = tmp_path / "a.html"
-    path.write_text(without_policy.replace("</body>", choose))
-    document, _ = browsed(tmp_path, path)
-    assert '<dd id="total">5</dd>' in document
-    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
-    assert ['<tr data-skill="1">'] == shown
-    assert [0, 0, 0, 0, 0, 0, 0, 5, 0] == counts(document, 5)
 
 
 def test_a_page_of_days_without_rows_is_a_page() -> None:

@@ -312,18 +312,15 @@ async def test_the_page_asks_no_other_host_and_runs_nothing_of_a_stranger() -> N
 
 
 def test_the_page_is_small_and_its_code_of_others_is_named() -> None:
-    package = files("msgconv_async.gateway.page")
-    sizes = [
-        len(item.read_bytes())
-        for folder in ("static", "vendor")
-        for item in (package / folder).iterdir()
-    ]
+    vendor = files("msgconv_async") / "vendor"
+    folders = (files("msgconv_async.gateway.page") / "static", vendor)
+    sizes = [len(item.read_bytes()) for folder in folders for item in folder.iterdir()]
     assert 150_000 > sum(sizes)
-    note = (package / "vendor" / "README.md").read_text("utf-8")
-    script = (package / "vendor" / "uPlot.iife.min.js").read_text("utf-8")
+    note = (vendor / "README.md").read_text("utf-8")
+    script = (vendor / "uPlot.iife.min.js").read_text("utf-8")
     [version] = re.findall(r"\(v([\d.]+)\)", script[:200])
     assert f"| {version} | MIT" in note
-    assert "MIT License" in (package / "vendor" / "LICENSE").read_text("utf-8")
+    assert "MIT License" in (vendor / "LICENSE").read_text("utf-8")
 
 
 # ---------------------------------------------------------------------- memory
