@@ -221,6 +221,8 @@ def export_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "roll_up", "intervals: interval", lambda it: roll_up(it, 60), [[BUCKET, BUCKET]]
     bad_minutes = [*NO_WHOLE, 0, -5, 7, 35, 10**400, 36526 * 1440, math.inf]
     yield "roll_up", "minutes", lambda it: roll_up([], it), bad_minutes
+    zones: list[Any] = [None, 5, "Europe/Berlin", timedelta()]
+    yield "roll_up", "zone", lambda it: roll_up([], 60, zone=it), zones
     rows = ACCOUNT_METRICS.rows
     yield "Table.rows", "account_id", lambda it: rows(it, REPORT), bad_id
     yield "Table.rows", "report", lambda it: rows("1", it), [None, 5, "x", ConversationReport()]

@@ -7,7 +7,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,7 @@ from msgconv_async.cli.parameters import (
     Time,
     Whole,
     WholeOrNone,
+    Zone,
     ids,
     log_to_stderr,
 )
@@ -397,8 +398,14 @@ def collect(
 
 
 @app.command
-def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = None) -> int:
-    """Show what "msgconv collect" has collected, by day (UTC) and skill.
+def report(
+    *,
+    place: StoreOptions = _HERE,
+    days: Whole = 7,
+    tz: Zone = UTC,
+    html: Path | None = None,
+) -> int:
+    """Show what "msgconv collect" has collected, by day and skill.
 
     It shows how many conversations agents, consumers and the system resolved, and their average
     handling time. Days that were not collected whole are marked. In a terminal there are charts as
@@ -408,13 +415,15 @@ def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = 
     ----------
     days
         How many days, up to the newest that was collected.
+    tz
+        The time zone of the days, such as Europe/Berlin; UTC if not given.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """
     from msgconv_async.cli.report import Report  # noqa: PLC0415
 
     checks.whole("--days", days, 1)
-    return Report(place.store(), days).run(html)
+    return Report(place.store(), days, tz).run(html)
 
 
 def _asking(

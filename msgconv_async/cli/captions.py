@@ -16,7 +16,8 @@ def skill_name(skill_id: int | None) -> str:
 def period(history: History) -> str:
     """Say which days and accounts a history covers."""
     many = len(history.accounts)
-    return f"{history.first} to {history.last} (UTC), {many} account{'s' if many > 1 else ''}"
+    accounts = f"{many} account{'s' if many > 1 else ''}"
+    return f"{history.first} to {history.last} ({history.zone}), {accounts}"
 
 
 def marked(day: date, history: History) -> str:

@@ -41,6 +41,7 @@ def page(dataset: str, history: History) -> bytes:
             chart_style=_text("vendor/uPlot.min.css"),
             title=escape(visible(f"Resolved conversations: {dataset}")),
             period=escape(period(history)),
+            zone=escape(history.zone),
             options="".join(
                 f'<option value="{number}">{escape(skill_name(skill))}</option>'
                 for number, skill in enumerate(history.by_skill)

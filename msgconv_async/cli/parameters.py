@@ -6,9 +6,10 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter, Token
 
@@ -55,6 +56,15 @@ def _shard(_type: object, tokens: Sequence[Token]) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _zone(_type: object, tokens: Sequence[Token]) -> tzinfo:
+    """Read the name of a time zone, such as Europe/Berlin."""
+    name = tokens[0].value
+    try:
+        return UTC if name.upper() == "UTC" else ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError):  # OSError: of a folder, such as Europe
+        raise ValueError(f"{name!r} is not the name of a time zone such as Europe/Berlin") from None
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
@@ -62,6 +72,7 @@ ShardOrNone = Annotated[
     tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1, negative_iterable="")
 ]
 IdsOption = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
+Zone = Annotated[tzinfo, Parameter(converter=_zone, show_default=False)]
 Switch = Annotated[bool, Parameter(negative="")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, tzinfo
 from pathlib import Path
 
 from rich.columns import Columns
@@ -34,10 +34,12 @@ class Report:
     Args:
         store: The store that holds the history.
         days: How many days, up to the newest.
+        zone: The time zone of the days.
     """
 
     store: Store
     days: int
+    zone: tzinfo = UTC
 
     def run(self, html: Path | None) -> int:
         """Read, show, and return the exit code.
@@ -47,7 +49,7 @@ class Report:
         """
         with Output(html, "--html") as output:
             try:
-                history = read(self.store, self.days)
+                history = read(self.store, self.days, self.zone)
             except StoreFailed as error:
                 complain(str(error))
                 return FAILED

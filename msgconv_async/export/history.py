@@ -1,21 +1,24 @@
 """The collected history by day and skill, added up where it is stored.
 
 Only sums are transferred, even of a long history: a row for each day and skill, and one for each
-day and account. A day is a day of UTC. It is counted in seconds since 1970, so the time zone of the
-database or its session has no effect. A bucket belongs to the day on which it starts.
+day and account. A day is one of UTC, or of the reader's time zone, where it may have 23 or 25
+hours. It is counted in seconds since 1970 and the zone's offsets, which are part of the question,
+so the time zone of the database or its session has no effect. A bucket belongs to the day on which
+it starts.
 
 An account's totals show whether a day was collected whole: each bucket has a row, even one of
-zeros, so a whole day has 288 rows. Skills without conversations have no rows, so a quiet night
-looks like a night that was not collected. For skills, a day counts as whole between an account's
-first and last row unless a gap lies in it, since collecting records everything that it leaves out.
+zeros, so a whole day of 24 hours has 288 rows. Skills without conversations have no rows, so a
+quiet night looks like a night that was not collected. For skills, a day counts as whole between an
+account's first and last row unless a gap lies in it, since collecting records everything that it
+leaves out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, TypeAlias
 
 import dlt
@@ -26,10 +29,10 @@ from sqlglot import exp
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.rows import ACCOUNT_METRICS, SKILL_METRICS, Table
 from msgconv_async.export.store import Store
+from msgconv_async.export.zones import midnight, offsets
 from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 from msgconv_async.protocol.report import average_time
 
-_BUCKETS = DAY // BUCKET
 _LATEST = datetime(9999, 12, 30, tzinfo=UTC)
 """The day before the last one that a calendar here can hold: the last one has no end here."""
 _Span: TypeAlias = tuple[datetime, datetime]
@@ -37,21 +40,21 @@ _Span: TypeAlias = tuple[datetime, datetime]
 # PostgreSQL's dialect; the others are translated from it. No text from outside is put in. A literal
 # with an offset is an instant in any time zone, and an index or a file's statistics can help to
 # find the rows after it.
-_DAY_OF = f"CAST(FLOOR(DATE_PART('epoch', interval_start) / {DAY.total_seconds():.0f}) AS BIGINT)"
-_SUMS = f"""
-    SELECT {_DAY_OF} AS day, {{skill}} AS skill,
+_START = "DATE_PART('epoch', interval_start)"
+_SUMS = """
+    SELECT {day} AS day, {skill} AS skill,
         SUM(resolved_conversations_by_ccp) AS by_agent,
         SUM(resolved_conversations_by_consumer) AS by_consumer,
         SUM(resolved_conversations_by_system) AS by_system,
         SUM(total_resolved_conversations) AS total,
         SUM(total_handling_time_resolved_conversations) AS handling
-    FROM {{table}}
-    WHERE interval_start >= '{{since}}' AND interval_end <= '{{until}}'
-    GROUP BY 1, 2 ORDER BY 1, 2"""  # noqa: S608
-_FOUND = f"""
-    SELECT account_id, {_DAY_OF} AS day, COUNT(DISTINCT interval_end) AS found
-    FROM {{table}}
-    WHERE interval_start >= '{{since}}' AND interval_end <= '{{until}}' GROUP BY 1, 2"""  # noqa: S608
+    FROM {table}
+    WHERE interval_start >= '{since}' AND interval_end <= '{until}'
+    GROUP BY 1, 2 ORDER BY 1, 2"""
+_FOUND = """
+    SELECT account_id, {day} AS day, COUNT(DISTINCT interval_end) AS found
+    FROM {table}
+    WHERE interval_start >= '{since}' AND interval_end <= '{until}' GROUP BY 1, 2"""
 _SPANS = """
     SELECT account_id, MIN(DATE_PART('epoch', interval_start)) AS first,
         MAX(DATE_PART('epoch', interval_end)) AS last
@@ -63,7 +66,7 @@ _GAPS = """
 
 
 class Day(msgspec.Struct, frozen=True):
-    """A day of UTC and the conversations resolved on it: sums of the server's numbers by bucket.
+    """A day and the conversations resolved on it: sums of the server's numbers by bucket.
 
     A sum is None if the server sent no such number.
 
@@ -103,6 +106,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
         partial: The days that were not collected whole, and for how many accounts that is so.
         ahead: How many rows lie more than a day ahead of this machine's clock. A service whose
             clock was wrong for a while leaves such rows; no day includes them.
+        zone: The name of the time zone of the days.
     """
 
     accounts: tuple[str, ...]
@@ -111,6 +115,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
     days: tuple[Day, ...]
     partial: dict[date, int]
     ahead: int = 0
+    zone: str = "UTC"
 
     @property
     def calendar(self) -> list[date]:
@@ -143,22 +148,23 @@ def total(days: Sequence[Day], day: date) -> Day:
     return Day(day, None, *sums)
 
 
-def read(store: Store, days: int | None = None) -> History:
+def read(store: Store, days: int | None = None, zone: tzinfo = UTC) -> History:
     """Read a history.
 
     Args:
         store: The store that holds it.
         days: How many days back from the newest; None reads them all.
+        zone: The time zone of the days, such as ``zoneinfo.ZoneInfo("Europe/Berlin")``.
 
     Raises:
         ConfigurationError: Nothing was collected there yet.
         StoreFailed: It cannot be read.
     """
     with store.reading() as dataset:
-        return _read(dataset, days)
+        return _read(dataset, days, zone)
 
 
-def _read(dataset: dlt.Dataset, days: int | None) -> History:
+def _read(dataset: dlt.Dataset, days: int | None, zone: tzinfo) -> History:
     # If all rows lie ahead of the clock, the clock is wrong.
     for until in (datetime.now(UTC) + DAY, _LATEST):
         by_skill, by_account = (
@@ -171,19 +177,21 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
         raise ConfigurationError(
             f"dataset {dataset.dataset_name!r} holds neither skills nor account totals yet"
         )
-    first = min(start for _, (start, _) in spans).date()
-    last = (max(end for _, (_, end) in spans) - BUCKET).date()
+    first = min(start for _, (start, _) in spans).astimezone(zone).date()
+    last = (max(end for _, (_, end) in spans) - BUCKET).astimezone(zone).date()
     if days is not None:
         first = last - min(days - 1, (last - first) // DAY) * DAY
-    since = _midnight(first)
+    since = midnight(first, zone)
+    day_of = _day_of(zone, since, midnight(last + DAY, zone))
     accounts = sorted({account for account, (_, end) in spans if end > since})
     coverage = _Coverage(
+        zone,
         by_skill,
         by_account,
         {
             (account, _date(day)): buckets
             for account, day, buckets in _select(
-                dataset, _FOUND, ACCOUNT_METRICS.name, until, since=since
+                dataset, _FOUND, ACCOUNT_METRICS.name, until, since=since, day=day_of
             )
         },
         [
@@ -210,7 +218,7 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
                     )
                     for table, skill in ((SKILL_METRICS, "skill_id"), (ACCOUNT_METRICS, "NULL"))
                     for day, *figures in _select(
-                        dataset, _SUMS, table.name, until, since=since, skill=skill
+                        dataset, _SUMS, table.name, until, since=since, day=day_of, skill=skill
                     )
                 ),
                 key=lambda day: day.day,
@@ -222,12 +230,27 @@ def _read(dataset: dlt.Dataset, days: int | None) -> History:
             for table in (SKILL_METRICS, ACCOUNT_METRICS)
             for (count,) in _select(dataset, _AHEAD, table.name, until)
         ),
+        str(zone),
     )
+
+
+def _day_of(zone: tzinfo, start: datetime, end: datetime) -> str:
+    """Return the SQL that numbers the days of a zone, from 1970 on: no text, but numbers alone."""
+    found = offsets(zone, start, end)
+    shift = f"{found[-1][1].total_seconds():.0f}"
+    if len(found) > 1:
+        cases = " ".join(
+            f"WHEN {_START} < {change.timestamp():.0f} THEN {offset.total_seconds():.0f}"
+            for (_, offset), (change, _) in pairwise(found)
+        )
+        shift = f"CASE {cases} ELSE {shift} END"
+    return f"CAST(FLOOR(({_START} + {shift}) / {DAY.total_seconds():.0f}) AS BIGINT)"
 
 
 class _Coverage(msgspec.Struct, frozen=True):
     """The known times in which accounts were collected."""
 
+    zone: tzinfo
     by_skill: Mapping[str, _Span]
     by_account: Mapping[str, _Span]
     found: Mapping[tuple[str, date], int]
@@ -235,11 +258,10 @@ class _Coverage(msgspec.Struct, frozen=True):
 
     def whole(self, account_id: str, day: date) -> bool:
         """Tell whether all of an account's day was collected."""
-        start = _midnight(day)
-        end = start + DAY
+        start, end = midnight(day, self.zone), midnight(day + DAY, self.zone)
         match self.by_account.get(account_id):
             case first, last if first < end and last > start:
-                return self.found.get((account_id, day), 0) >= _BUCKETS
+                return self.found.get((account_id, day), 0) >= (end - start) // BUCKET
         match self.by_skill.get(account_id):
             case first, last if first <= start and last >= end:
                 return not any(
@@ -264,6 +286,7 @@ def _select(
     until: datetime,
     *,
     since: datetime = EPOCH,
+    day: str = "",
     skill: str = "",
 ) -> list[tuple[Any, ...]]:
     """Return the rows that a query of a table finds; none if nothing was ever stored in it."""
@@ -272,7 +295,7 @@ def _select(
     dialect, client = dataset.destination_dialect, dataset.sql_client
     # Translated here, and not by dataset.query(): that finds no columns with sqlglot 30.
     query = sqlglot.parse_one(
-        sql.format(table=table, since=since, until=until, skill=skill), read="postgres"
+        sql.format(table=table, since=since, until=until, day=day, skill=skill), read="postgres"
     )
     for named in query.find_all(exp.Table):
         named.replace(exp.to_table(client.make_qualified_table_name(table), dialect=dialect))
@@ -290,7 +313,3 @@ def _instant(seconds: float) -> datetime:
 
 def _date(number: int) -> date:
     return (EPOCH + int(number) * DAY).date()
-
-
-def _midnight(day: date) -> datetime:
-    return datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -138,7 +138,7 @@ async def test_it_is_drawn_in_the_readers_colours_and_on_paper_in_those_of_paper
     """Paper has all rows of the skill, and no control."""
     light = await areas(tab)
     await tab.look(dark=True)
-    await tab.until(COLOUR.format("agent"), "#56b4e9".__eq__)
+    await tab.until(f"{DRAWN}('resolved')['#56b4e9']")
     assert pytest.approx(light) == await areas(tab)
     await tab.call(
         "Emulation.setEmulatedMedia",

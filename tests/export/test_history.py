@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from dlt.destinations import duckdb
@@ -16,6 +17,7 @@ from msgconv_async import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, destination
 from msgconv_async.export.history import Day, History, read
 from msgconv_async.export.store import Store
+from msgconv_async.protocol.buckets import BUCKET
 from tests.export.sample_history import at, gap, quiet, row, store
 
 SKILLS = [
@@ -251,3 +253,47 @@ def test_rows_of_the_far_future_do_not_hide_the_others(tmp_path: Path, form: Any
     history = read(Store(place, "conversations"), 7)
     assert (DAYS, ("1", "2"), 2) == (history.days, history.accounts, history.ahead)
     assert (SECOND, FIFTH) == (history.first, history.last)
+
+
+def test_days_of_a_time_zone_have_23_and_25_hours(tmp_path: Path) -> None:
+    """Each is whole with as many buckets as it has, and a bucket belongs where its clocks say."""
+    longest, shortest = date(2025, 10, 26), date(2026, 3, 29)
+    begins = {
+        longest: (datetime(2025, 10, 25, 22, tzinfo=UTC), 300),
+        shortest: (datetime(2026, 3, 28, 23, tzinfo=UTC), 276),
+    }
+    rows = [
+        row("1", start + number * BUCKET, (1, 0, 0), 100)
+        for start, count in begins.values()
+        for number in range(-1, count + 1)
+    ]
+    place = destination(f"duckdb:{tmp_path}/totals.duckdb")
+    store(place, tmp_path / "dlt", {"account_metrics": rows})
+    history = read(Store(place), zone=ZoneInfo("Europe/Berlin"))
+    counted = {day.day: day.total for day in history.days}
+    assert {
+        date(2025, 10, 25): 1,
+        longest: 300,
+        date(2025, 10, 27): 1,
+        date(2026, 3, 28): 1,
+        shortest: 276,
+        date(2026, 3, 30): 1,
+    } == counted
+    assert "Europe/Berlin" == history.zone
+    assert {longest, shortest} == set(history.calendar) - history.partial.keys()
+    assert {date(2026, 3, 29), date(2026, 3, 30)} == {
+        day.day for day in read(Store(place), 2, ZoneInfo("Asia/Tokyo")).days
+    }
+
+
+def test_skills_are_whole_over_a_long_day(tmp_path: Path) -> None:
+    """From its first midnight to its second, and where a gap lies in its last hour, it is not."""
+    start, day = datetime(2025, 10, 25, 22, tzinfo=UTC), date(2025, 10, 26)
+    rows = [row("1", start + number * BUCKET, (1, 0, 0), 100, skill_id=4) for number in (0, 299)]
+    late = gap("1", start + 290 * BUCKET, start + 291 * BUCKET)
+    for name, gaps in (("whole", []), ("gap", [late])):
+        place = destination(f"duckdb:{tmp_path}/{name}.duckdb")
+        tables = {"skill_metrics": rows, "collection_gaps": gaps}
+        store(place, tmp_path / "dlt", tables)
+        history = read(Store(place), zone=ZoneInfo("Europe/Berlin"))
+        assert ([day], bool(gaps)) == (history.calendar, day in history.partial)
