@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
 
 from msgconv_async import __version__, checks
 from msgconv_async.cli.console import OK, USAGE, complain
-from msgconv_async.cli.output import Format
+from msgconv_async.cli.output import Format, ReportFormat
 from msgconv_async.cli.parameters import (
     AccessOptions,
     IdsOption,
@@ -32,6 +32,7 @@ from msgconv_async.cli.parameters import (
 from msgconv_async.cli.show import Screen
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.export.files import FileFormat
+from msgconv_async.export.rows import By
 
 if TYPE_CHECKING:
     from msgconv_async.cli.asking import Asking
@@ -397,24 +398,50 @@ def collect(
 
 
 @app.command
-def report(*, place: StoreOptions = _HERE, days: Whole = 7, html: Path | None = None) -> int:
-    """Show what "msgconv collect" has collected, by day (UTC) and skill.
+def report(
+    account: _Accounts = (),
+    /,
+    *,
+    place: StoreOptions = _HERE,
+    days: Whole = 7,
+    by: By | None = None,
+    hourly: Switch = False,
+    format: ReportFormat | None = None,  # noqa: A002 - it names the option
+    html: Path | None = None,
+) -> int:
+    """Show what "msgconv collect" has collected, by day (UTC).
 
     It shows how many conversations agents, consumers and the system resolved, and their average
-    handling time. Days that were not collected whole are marked. In a terminal there are charts as
-    well.
+    handling time: of one account by skill, of several by account. Days that were not collected
+    whole are marked. In a terminal there are charts as well.
 
     Parameters
     ----------
+    account
+        The account ids; all that were collected if none is given.
     days
         How many days, up to the newest that was collected.
+    by
+        What to tell apart: accounts, or within each account its skills or agents. The same skill id
+        in two accounts is never added up.
+    hourly
+        Show hours instead of days.
+    format
+        table, if not given: to read, with sums. csv and json: only what is told apart, a row or an
+        object each, without sums.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """
     from msgconv_async.cli.report import Report  # noqa: PLC0415
 
     checks.whole("--days", days, 1)
-    return Report(place.store(), days).run(html)
+    if html is not None and (format or hourly):
+        raise ConfigurationError(
+            f"{'--format' if format else '--hourly'} and --html: give one of the two"
+        )
+    return Report(
+        place.store(), days, accounts=account, by=by, hourly=hourly, format=format or "table"
+    ).run(html)
 
 
 def _asking(

@@ -5,18 +5,32 @@ from __future__ import annotations
 from datetime import date
 
 from msgconv_async.cli.figures import MILLISECONDS
-from msgconv_async.export.history import History
+from msgconv_async.export.history import ALL, History, Part
 
 
-def skill_name(skill_id: int | None) -> str:
-    """Write a skill for a reader."""
-    return {None: "all", -1: "unassigned"}.get(skill_id, f"{skill_id}")
+def id_name(id_: int | None) -> str:
+    """Write a skill or an agent for a reader."""
+    return {None: "all", -1: "unassigned"}.get(id_, f"{id_}")
+
+
+def part_name(part: Part, history: History) -> str:
+    """Write a part of a history for a reader, with its account where there are several."""
+    if part == ALL:
+        return "all"
+    if history.by == "account":
+        return f"{part.account_id}"
+    name = id_name(part.id)
+    return name if len(history.accounts) == 1 else f"{part.account_id}: {name}"
 
 
 def period(history: History) -> str:
     """Say which days and accounts a history covers."""
-    many = len(history.accounts)
-    return f"{history.first} to {history.last} (UTC), {many} account{'s' if many > 1 else ''}"
+    match history.accounts:
+        case (account_id,):
+            whose = f"account {account_id}"
+        case accounts:
+            whose = f"{len(accounts):,} accounts"
+    return f"{history.first} to {history.last} (UTC), {whose}"
 
 
 def marked(day: date, history: History) -> str:
