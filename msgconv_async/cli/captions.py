@@ -57,4 +57,6 @@ def notes(history: History) -> list[str]:
     if history.ahead:
         rows = f"{history.ahead:,} row{'s lie' if history.ahead > 1 else ' lies'}"
         said.append(f"{rows} in the future by this machine's clock, and not shown.")
-    return [*said, MILLISECONDS]
+    if any(day.average is not None for day in history.days):
+        said.append(MILLISECONDS)
+    return said

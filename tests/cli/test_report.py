@@ -278,7 +278,7 @@ def test_without_the_extra_one_line_says_which(tmp_path: Path, collected: str, n
     done = run_without(name, "report", "--destination", collected, "--html", tmp_path / "a.html")
     assert (2, "", []) == (done.code, done.out, list(tmp_path.iterdir()))
     [line] = done.err.splitlines()
-    assert "pip install 'msgconv-async[cli,etl]'" in line
+    assert "pip install '.[cli,etl]' in a clone" in line
 
 
 @pytest.mark.parametrize(
