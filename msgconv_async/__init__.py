@@ -38,8 +38,7 @@ from msgconv_async.protocol.report import (
     Interval,
     SkillBreakdown,
 )
-
-__version__ = "0.1.0"
+from msgconv_async.version import __version__ as __version__
 
 __all__ = [
     "Account",

@@ -159,6 +159,8 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
         yield "Move", name, keyword(Move, name, "1", ""), [5, "x"]
     moves = object.__new__(Following).moves  # it looks at its argument before anything else
     yield "Following.moves", "after", moves, [*NO_WHOLE, -1]
+    yield "Following.add", "account", object.__new__(Following).add, [None, 5, "1"]
+    yield "Following.remove", "account_id", object.__new__(Following).remove, [None, 5, WHO]
     yield "Move.from_json", "text: move", Move.from_json, [None, 5, "", b"[]", "{"]
     yield "CheckpointStore", "path", CheckpointStore, [None, 5, "", b"x", "a\0b"]
     yield "read_accounts", "path:", read_accounts, [None, 5, "/no/such/file", "a\0b"]

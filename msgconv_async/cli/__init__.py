@@ -66,7 +66,7 @@ def _exit_code(arguments: Sequence[str]) -> int:
         if missing not in _EXTRAS:
             raise
         what, extra = _EXTRAS[missing]
-        complain(f"{what} needs an extra: pip install 'msgconv-async[{extra}]' ({error})")
+        complain(f"{what} needs an extra: pip install '.[{extra}]' in a clone ({error})")
         return USAGE
     return code
 

@@ -11,11 +11,11 @@ from datetime import UTC, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownOptionError
 
 from msgconv_async import __version__, checks
-from msgconv_async.cli.console import OK, USAGE, complain
-from msgconv_async.cli.output import Format
+from msgconv_async.cli.console import EXIT_CODES, OK, USAGE, complain
+from msgconv_async.cli.output import Format, ReportFormat
 from msgconv_async.cli.parameters import (
     AccessOptions,
     IdsOption,
@@ -33,26 +33,46 @@ from msgconv_async.cli.parameters import (
 from msgconv_async.cli.show import Screen
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.export.files import FileFormat
+from msgconv_async.export.rows import By
 
 if TYPE_CHECKING:
     from msgconv_async.cli.asking import Asking
     from msgconv_async.client.session import ConversationSession
+
+
+def _examples(*lines: str) -> str:
+    """Return the end of a command's help."""
+    return "\n".join(["Examples:", "", "```sh", *lines, "```"])
+
 
 app = App(
     name="msgconv",
     help=(
         "LivePerson's Messaging Conversation metrics.\n\n"
         "Results go to stdout, progress and logs to stderr."
-        " Exit codes: 0 all well, 1 something failed, 2 the command line was wrong,"
-        " 130 interrupted, 143 terminated."
+        f" Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}."
     ),
+    help_epilogue=_examples("msgconv demo", "msgconv help fetch"),
     version=__version__,
+    version_flags=["--version", "-V"],
     result_action="return_value",
+)
+app.register_install_completion_command(
+    help="Let the shell complete commands and options: zsh, bash, fish or PowerShell.",
+    help_epilogue=_examples(
+        "msgconv --install-completion", "msgconv --install-completion --shell zsh"
+    ),
 )
 
 
 _OPTIONS = {"skill_ids": "--skills", "agent_ids": "--agents", "group_ids": "--groups"}
 _Accounts = Annotated[tuple[str, ...], Parameter(negative="", show_default=False)]
+_SECRETS = {
+    "--client-secret": "MSGCONV_CLIENT_SECRET",
+    "--token": "MSGCONV_TOKEN",
+    "--password": "MSGCONV_PASSWORD",
+}
+"""What stands in no command line, and the variable that holds it."""
 _NOBODY = AccessOptions()
 _HERE = StoreOptions()
 
@@ -86,10 +106,36 @@ def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
         name = error.argument.name if error.argument is not None else "an option"
         given = any(argument.partition("=")[0] == name for argument in arguments)
         return f"{name} {'has no value' if given else 'is missing'}"
+    if isinstance(error, UnknownOptionError):
+        name = (error.token.keyword or error.token.value).partition("=")[0]
+        if (variable := _SECRETS.get(name)) and "gateway" not in (error.command_chain or ()):
+            return (
+                f"{name}: a secret stands in no command line, where every user of the machine can"
+                f" read it: set {variable} in the environment"
+            )
     return " ".join(str(error).split()).rstrip(".")
 
 
-@app.command
+@app.command(name="help", help_epilogue=_examples("msgconv help", "msgconv help collect"))
+def help_(command: str | None = None, /) -> None:
+    """Show what there is, or the help of a command.
+
+    Parameters
+    ----------
+    command
+        The command.
+    """
+    if command is not None and command not in app:
+        raise ConfigurationError(f"there is no command {command!r}: msgconv help names them all")
+    app.help_print([] if command is None else [command], console=Screen())
+
+
+@app.command(
+    help_epilogue=_examples(
+        "msgconv demo",
+        "msgconv demo --web --port 8000",
+    )
+)
 async def demo(*, web: Switch = False, port: WholeOrNone = None) -> int:
     """Ask a local server of 50 accounts for a day each, and show the results.
 
@@ -114,7 +160,12 @@ async def demo(*, web: Switch = False, port: WholeOrNone = None) -> int:
     return await demo_web.run(0 if port is None else port)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv sandbox --port 8080 --accounts 3",
+        "msgconv sandbox --accounts 50 --concurrency 6 --latency 0.5",
+    )
+)
 async def sandbox(
     *,
     port: Whole = 0,
@@ -174,7 +225,12 @@ async def sandbox(
     )
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv gateway --accounts accounts.toml --state limits.json",
+        "msgconv gateway 12345678 --unix /run/msgconv/gateway.sock",
+    )
+)
 async def gateway(
     account: _Accounts = (),
     /,
@@ -243,7 +299,12 @@ async def gateway(
     )
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv fetch 12345678 --timeframe 60 --skills all",
+        "msgconv fetch --accounts accounts.toml --timeframe 60 --format csv -o hour.csv",
+    )
+)
 async def fetch(
     account: _Accounts = (),
     /,
@@ -284,7 +345,12 @@ async def fetch(
     return await Fetch(asking, format).run(session, output)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv watch 12345678 23456789",
+        "msgconv watch --accounts accounts.toml",
+    )
+)
 async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) -> int:
     """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
 
@@ -303,7 +369,12 @@ async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) 
     return await Watch(*access.named(account)).run(session)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv export --accounts accounts.toml --timeframe 1440 --interval 5 -o day/",
+        "msgconv export 12345678 --timeframe 60 --skills all --format csv -o hour/",
+    )
+)
 async def export(
     account: _Accounts = (),
     /,
@@ -339,7 +410,12 @@ async def export(
     return await Export(asking, format).run(session, output)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv collect --accounts accounts.toml",
+        "msgconv collect 12345678 --destination postgres --once",
+    )
+)
 def collect(
     account: _Accounts = (),
     /,
@@ -397,33 +473,65 @@ def collect(
     return command.run(access.session)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "msgconv report --days 30 --html report.html",
+        "msgconv report 12345678 --by agent --hourly --days 1",
+    )
+)
 def report(
+    account: _Accounts = (),
+    /,
     *,
     place: StoreOptions = _HERE,
     days: Whole = 7,
+    by: By | None = None,
+    hourly: Switch = False,
     tz: Zone = UTC,
+    format: ReportFormat | None = None,  # noqa: A002 - it names the option
     html: Path | None = None,
 ) -> int:
-    """Show what "msgconv collect" has collected, by day and skill.
+    """Show what "msgconv collect" has collected, by day.
 
     It shows how many conversations agents, consumers and the system resolved, and their average
-    handling time. Days that were not collected whole are marked. In a terminal there are charts as
-    well.
+    handling time: of one account by skill, of several by account. Days that were not collected
+    whole are marked. In a terminal there are charts as well.
 
     Parameters
     ----------
+    account
+        The account ids; all that were collected if none is given.
     days
         How many days, up to the newest that was collected.
+    by
+        What to tell apart: accounts, or within each account its skills or agents. The same skill id
+        in two accounts is never added up.
+    hourly
+        Show hours instead of days.
     tz
         The time zone of the days, such as Europe/Berlin; UTC if not given.
+    format
+        table, if not given: to read, with sums. csv and json: only what is told apart, a row or an
+        object each, without sums.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """
     from msgconv_async.cli.report import Report  # noqa: PLC0415
 
     checks.whole("--days", days, 1)
-    return Report(place.store(), days, tz).run(html)
+    if html is not None and (format or hourly):
+        raise ConfigurationError(
+            f"{'--format' if format else '--hourly'} and --html: give one of the two"
+        )
+    return Report(
+        place.store(),
+        days,
+        accounts=account,
+        by=by,
+        hourly=hourly,
+        zone=tz,
+        format=format or "table",
+    ).run(html)
 
 
 def _asking(

@@ -5,19 +5,32 @@ from __future__ import annotations
 from datetime import date
 
 from msgconv_async.cli.figures import MILLISECONDS
-from msgconv_async.export.history import History
+from msgconv_async.export.history import ALL, History, Part
 
 
-def skill_name(skill_id: int | None) -> str:
-    """Write a skill for a reader."""
-    return {None: "all", -1: "unassigned"}.get(skill_id, f"{skill_id}")
+def id_name(id_: int | None) -> str:
+    """Write a skill or an agent for a reader."""
+    return {None: "all", -1: "unassigned"}.get(id_, f"{id_}")
+
+
+def part_name(part: Part, history: History) -> str:
+    """Write a part of a history for a reader, with its account where there are several."""
+    if part == ALL:
+        return "all"
+    if history.by == "account":
+        return f"{part.account_id}"
+    name = id_name(part.id)
+    return name if len(history.accounts) == 1 else f"{part.account_id}: {name}"
 
 
 def period(history: History) -> str:
     """Say which days and accounts a history covers."""
-    many = len(history.accounts)
-    accounts = f"{many} account{'s' if many > 1 else ''}"
-    return f"{history.first} to {history.last} ({history.zone}), {accounts}"
+    match history.accounts:
+        case (account_id,):
+            whose = f"account {account_id}"
+        case accounts:
+            whose = f"{len(accounts):,} accounts"
+    return f"{history.first} to {history.last} ({history.zone}), {whose}"
 
 
 def marked(day: date, history: History) -> str:
@@ -44,4 +57,6 @@ def notes(history: History) -> list[str]:
     if history.ahead:
         rows = f"{history.ahead:,} row{'s lie' if history.ahead > 1 else ' lies'}"
         said.append(f"{rows} in the future by this machine's clock, and not shown.")
-    return [*said, MILLISECONDS]
+    if any(day.average is not None for day in history.days):
+        said.append(MILLISECONDS)
+    return said

@@ -8,10 +8,19 @@ from typing import TextIO
 
 from msgconv_async.cli.streams import visible
 
-OK, FAILED, USAGE = 0, 1, 2
+OK, FAILED, USAGE, SOME_FAILED, IN_USE = range(5)
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
-"""All is well, something failed, the command line was wrong; Ctrl-C, the reader of the output went
-away (as ``yes | head -1`` exits), SIGTERM."""
+EXIT_CODES = {
+    OK: "all well",
+    FAILED: "nothing came of it",
+    USAGE: "the command line or a setting is wrong",
+    SOME_FAILED: "some accounts failed and others did not",
+    IN_USE: "another collector is at work on the data",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    BROKEN_PIPE: "the reader of the output went away",
+    TERMINATED: "terminated by SIGTERM",
+}
+"""The codes with which commands exit, and what they mean."""
 
 
 def complain(message: str) -> None:

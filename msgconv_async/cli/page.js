@@ -178,7 +178,8 @@
     for (const [name, text] of Object.entries(skill.sums)) document.getElementById(name).textContent = text;
     for (const row of rows) row.hidden = row.dataset.skill !== choice.value;
     const name = choice.selectedOptions[0].textContent;
-    for (const of of document.querySelectorAll(".of")) of.textContent = history.skills.length === 1 ? "" : name === "all" ? ", all skills" : `, skill ${name}`;
+    const whose = name === "all" ? `, all ${history.by}s` : `, ${history.by} ${name}`;
+    for (const of of document.querySelectorAll(".of")) of.textContent = history.skills.length === 1 ? "" : whose;
     const told = new Map(skill.days.map((each) => [each.day, each]));
     showResolved(told);
     showHandling(told);

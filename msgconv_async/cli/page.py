@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from msgconv_async.cli.captions import marked, notes, period, skill_name
+from msgconv_async.cli.captions import marked, notes, part_name, period
 from msgconv_async.cli.figures import Figures
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
@@ -27,8 +27,8 @@ class _Page(Template):
     delimiter = "%%"
 
 
-def page(dataset: str, history: History) -> bytes:
-    """Return the page of a history: a summary, charts by skill, and a table of all figures.
+def page(history: History) -> bytes:
+    """Return the page of a history: a summary, charts of each part, and a table of all figures.
 
     Its content security policy allows the two scripts by their hashes, and no request. A value
     from outside could not run even if it were not escaped.
@@ -39,12 +39,12 @@ def page(dataset: str, history: History) -> bytes:
         .substitute(
             scripts,
             chart_style=_text("vendor/uPlot.min.css"),
-            title=escape(visible(f"Resolved conversations: {dataset}")),
-            period=escape(period(history)),
             zone=escape(history.zone),
+            part=history.by.capitalize(),
+            period=escape(visible(period(history))),
             options="".join(
-                f'<option value="{number}">{escape(skill_name(skill))}</option>'
-                for number, skill in enumerate(history.by_skill)
+                f'<option value="{number}">{escape(visible(part_name(part, history)))}</option>'
+                for number, part in enumerate(history.by_part)
             ),
             rows="\n".join(_rows(history)),
             notes="\n".join(f"<p>{escape(note)}</p>" for note in notes(history)),
@@ -70,12 +70,12 @@ def _partial(mark: str, history: History) -> str:
 
 
 def _rows(history: History) -> Iterator[str]:
-    for number, (skill, days) in enumerate(history.by_skill.items()):
+    for number, (part, days) in enumerate(history.by_part.items()):
         for day in days:
             cells = Figures.of_day(day).written()
             yield (
                 f'<tr data-skill="{number}"><th scope="row">{marked(day.day, history)}</th>'
-                f'<td class="skill">{escape(skill_name(skill))}</td>'
+                f'<td class="skill">{escape(visible(part_name(part, history)))}</td>'
                 f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
             )
 
@@ -83,9 +83,10 @@ def _rows(history: History) -> Iterator[str]:
 def _data(history: History) -> str:
     """Return the data of the script, as JSON that cannot end the element around it."""
     data = {
+        "by": history.by,
         "days": history.calendar,
         "partial": list(history.partial),
-        "skills": [_skill(days, history) for days in history.by_skill.values()],
+        "skills": [_skill(days, history) for days in history.by_part.values()],
     }
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
 

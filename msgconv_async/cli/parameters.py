@@ -38,6 +38,8 @@ _TIME = re.compile(
 
 def _time(_type: object, tokens: Sequence[Token]) -> timedelta:
     """Read a time such as 30m, 1h or 1h30m."""
+    if re.fullmatch("[0-9]{1,4}", tokens[0].value):
+        raise ValueError(f"{tokens[0].value!r} has no unit: for minutes, write {tokens[0].value}m")
     found = _TIME.fullmatch(tokens[0].value)
     try:
         return timedelta(**{unit: int(count or 0) for unit, count in found.groupdict().items()})  # type: ignore[union-attr]

@@ -24,10 +24,11 @@ import anyio
 
 from msgconv_async import checks
 from msgconv_async.client.access.account import Account
-from msgconv_async.client.access.domains import parse_origin
+from msgconv_async.client.access.domains import is_loopback_url, parse_origin
 from msgconv_async.client.answer_cache import AnswerCache
 from msgconv_async.client.http.connections import Connector
 from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines
+from msgconv_async.client.http.proxies import Proxies, proxies_of
 from msgconv_async.client.http.retry import RetryPolicy
 from msgconv_async.client.http.single_flight import SingleFlight
 from msgconv_async.client.http.transport import MAX_BODY, Answer, Transport
@@ -127,7 +128,8 @@ class ConversationSession:
     Args:
         http: An aiohttp session to use. You close it yourself. Its own timeouts, connection limits,
             proxy, headers and middlewares apply as well; its cookie jar is not used. It must not
-            have ``auth=``. None: the session makes and closes one of its own.
+            have ``auth=``. None: the session makes and closes one of its own, which takes the proxy
+            of ``HTTPS_PROXY`` except for hosts in ``NO_PROXY``, and never to a loopback address.
         base_url: One origin for every service, such as a local server's. None takes
             ``MSGCONV_BASE_URL`` from the environment, or each service's own host if that is not
             set. Plain http is allowed only to a loopback address.
@@ -143,8 +145,9 @@ class ConversationSession:
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
-            ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1, or
-            ``http`` or ``retry`` is of another type than said here.
+            ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1,
+            ``HTTPS_PROXY`` is not the address of a proxy, or ``http`` or ``retry`` is of another
+            type than said here.
     """
 
     def __init__(
@@ -165,6 +168,8 @@ class ConversationSession:
             what = "an aiohttp.ClientSession, or None"
             checks.instance("http", http, aiohttp.ClientSession, what)
         self._given = http
+        stays = self._origin is not None and is_loopback_url(self._origin)
+        self._proxies = Proxies() if stays or http is not None else proxies_of(os.environ)
         if retry is not None:
             checks.instance("retry", retry, RetryPolicy, "a RetryPolicy, or None")
         self._policy = retry or RetryPolicy()
@@ -203,7 +208,7 @@ class ConversationSession:
             connector=Connector(limit=CONNECTIONS),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
-        transport = Transport(http, self._max_body)
+        transport = Transport(http, self._max_body, self._proxies)
         requests = Requests(transport, self._policy, self._origin, self._pacers.of)
         self._net = _Net(
             loop,

@@ -99,4 +99,4 @@ def test_the_port_of_a_page_that_is_not_shown_is_one_sentence(run: Run) -> None:
 
 def test_the_page_needs_the_gateways_extra() -> None:
     done = run_without("prometheus_client", "demo", "--web")
-    assert (2, True) == (done.code, "msgconv-async[cli,gateway]" in done.err)
+    assert (2, True) == (done.code, "pip install '.[cli,gateway]' in a clone" in done.err)

@@ -235,9 +235,7 @@ def test_only_parquet_needs_the_extra(sandbox: str, tmp_path: Path, form: str, c
     assert (tmp_path / "day").exists() == (code == 0)
     if code:
         [line] = done.err.splitlines()
-        assert line.startswith(
-            "msgconv: Parquet needs an extra: pip install 'msgconv-async[arrow]'"
-        )
+        assert line.startswith("msgconv: Parquet needs an extra: pip install '.[arrow]' in a clone")
 
 
 @pytest.fixture(scope="module")

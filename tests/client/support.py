@@ -151,6 +151,20 @@ class World:
 @asynccontextmanager
 async def liveperson(**connector: Any) -> AsyncIterator[World]:
     """Run the sandbox behind LivePerson's own host names."""
+    async with (
+        liveperson_server() as (sandbox, port),
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=_Here(port), ssl=trusting(), **connector),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        ) as http,
+    ):
+        yield World(sandbox, http)
+
+
+@asynccontextmanager
+async def liveperson_server() -> AsyncIterator[tuple[Sandbox, int]]:
+    """Serve the sandbox over TLS, with LivePerson's names; yields it, and its port on loopback."""
     sandbox = Sandbox(accounts=3)
     runner = web.AppRunner(
         sandbox._service.application(),
@@ -159,17 +173,11 @@ async def liveperson(**connector: Any) -> AsyncIterator[World]:
         shutdown_timeout=0.1,
     )
     await runner.setup()
-    trusting, serving_names = _contexts()
+    serving_names = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate().configure_cert(serving_names)
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving_names).start()
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=_Here(runner.addresses[0][1]), ssl=trusting, **connector
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-        ) as http:
-            yield World(sandbox, http)
+        yield sandbox, runner.addresses[0][1]
     finally:
         await runner.cleanup()
 
@@ -200,11 +208,20 @@ class _Here(AbstractResolver):
 
 
 @functools.cache
-def _contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a client's context that trusts one authority, and the server's with its word."""
-    authority = trustme.CA()
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    serving_names = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(API, *HOSTS.values()).configure_cert(serving_names)
-    return trusting, serving_names
+def authority() -> trustme.CA:
+    """Return the authority that vouches for the names, which nobody else knows."""
+    return trustme.CA()
+
+
+@functools.cache
+def certificate() -> trustme.LeafCert:
+    """Return its word for LivePerson's hosts, and for a proxy."""
+    return authority().issue_cert(API, *HOSTS.values(), "localhost")
+
+
+@functools.cache
+def trusting() -> ssl.SSLContext:
+    """Return the context of a client that trusts that authority."""
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context

@@ -7,7 +7,6 @@ baseURI.json?version=1.0`` answers ``{"service": ..., "account": ..., "baseURI":
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import math
 import re
@@ -19,6 +18,7 @@ import msgspec
 from msgconv_async import checks
 from msgconv_async.client.http.deadlines import Deadline
 from msgconv_async.client.http.exchanges import Exchanges
+from msgconv_async.client.http.hosts import is_address, is_loopback
 from msgconv_async.client.http.retry import (
     Failed,
     Retries,
@@ -248,7 +248,7 @@ def parse_origin(url: str) -> str:
             parts.scheme in {"http", "https"}
             and parts.path in {"", "/"}
             and not (parts.query or parts.fragment or "@" in parts.netloc)
-            and (_is_host(parts.netloc) or (_is_address(host) and _IPV6.fullmatch(parts.netloc)))
+            and (_is_host(parts.netloc) or (is_address(host) and _IPV6.fullmatch(parts.netloc)))
             and parts.port != 0
         )
     except ValueError:
@@ -258,7 +258,7 @@ def parse_origin(url: str) -> str:
             f"base_url {_showable(url)} is not an origin: give scheme, host and port"
             " alone, such as 'http://127.0.0.1:8080'"
         )
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ConfigurationError(
             f"base_url {_showable(url)} would send credentials over plain http: use https, or a"
             " loopback address"
@@ -268,7 +268,7 @@ def parse_origin(url: str) -> str:
 
 def is_loopback_url(url: str) -> bool:
     """Tell whether a URL stays on this machine."""
-    return _is_loopback(urlsplit(url).hostname or "")
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _is_host(host: object) -> bool:
@@ -288,18 +288,6 @@ def _is_local_or_numeric(host: str) -> bool:
     """
     last = host.partition(":")[0].lower().rpartition(".")[2]
     return last == "localhost" or _NUMBER.fullmatch(last) is not None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _showable(given: object) -> str:

@@ -20,6 +20,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.hdrs import COOKIE, METH_GET, SET_COOKIE
 from aiohttp.tracing import Trace
+from yarl import URL
 
 IDLE = 1.0
 """Seconds. A server that keeps connections open closes none that was idle for less."""
@@ -59,12 +60,14 @@ class Attempts:
 
     Attributes:
         cookies: The cookies of the answer, as the service spelled them.
+        proxy: The proxy that the request takes, or None.
     """
 
     def __init__(
         self, used: weakref.WeakKeyDictionary[ResponseHandler, float], cookie: str | None
     ) -> None:
         self.cookies: Mapping[str, str] = {}
+        self.proxy: URL | None = None
         self._used = used
         self._cookie = cookie
         self._only_new = False
@@ -75,6 +78,7 @@ class Attempts:
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         """Send the request."""
+        self.proxy = request.proxy
         request.headers.popall(COOKIE, None)
         if self._cookie is not None:
             request.headers[COOKIE] = self._cookie

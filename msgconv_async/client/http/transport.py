@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import io
 import logging
+import os
 import re
 import ssl
 import traceback
@@ -18,15 +19,18 @@ from urllib.parse import unquote
 import aiohttp
 import msgspec
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.hdrs import AUTHORIZATION, COOKIE, DATE, RETRY_AFTER
+from aiohttp.hdrs import AUTHORIZATION, COOKIE, DATE, RETRY_AFTER, USER_AGENT
+from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from msgconv_async import errors
 from msgconv_async.client.http.connections import Attempts, BrokenConnectionError
+from msgconv_async.client.http.proxies import Proxies, name_of
 from msgconv_async.client.http.redaction import excerpt, visible
 from msgconv_async.client.http.retry import parse_http_date, parse_retry_after
 from msgconv_async.protocol.query import HttpRequest
+from msgconv_async.version import __version__
 
 MAX_BODY = 256 * 1024 * 1024
 """Bytes, decoded: the default for the largest answer that is read.
@@ -41,6 +45,9 @@ SMALL_BODY = 64 * 1024
 
 JSON: Mapping[str, str] = MappingProxyType({"Content-Type": "application/json"})
 
+AGENT = f"msgconv-async/{__version__} {SERVER_SOFTWARE}"
+"""How requests name their sender, unless the aiohttp session that was given names another."""
+
 _OK = 200
 _HALF_A_SECOND = timedelta(seconds=0.5)
 _YEARS = range(1970, 9999)
@@ -53,6 +60,7 @@ _STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
     400: (errors.BadRequest, "the service refused the question"),
     401: (errors.Unauthorized, "the account is unknown or the credentials are not accepted"),
     403: (errors.Unauthorized, "the credentials do not allow this"),
+    407: (errors.ApiError, "a proxy on the way asks for a name and a password"),
     429: (errors.RateLimited, "throttled"),
 }
 _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
@@ -112,11 +120,15 @@ class Transport:
         http: The session. Its cookie jar, its redirects, its ``raise_for_status``, its own repeats
             and its ways to decode and buffer have no effect.
         max_body: The most bytes of an answer, decoded, that are read.
+        proxies: Knows the proxy of each request; where it knows none, the session may.
     """
 
-    def __init__(self, http: aiohttp.ClientSession, max_body: int) -> None:
+    def __init__(self, http: aiohttp.ClientSession, max_body: int, proxies: Proxies) -> None:
         self._http = http
         self._max_body = max_body
+        self._proxies = proxies
+        named = USER_AGENT in http.headers or USER_AGENT in http.skip_auto_headers
+        self._headers: dict[str, str] = {} if named else {USER_AGENT: AGENT}
         # The middlewares of a request replace those of the session, so these are handed on.
         self._middlewares = tuple(http._middlewares)  # noqa: SLF001
         self._used = weakref.WeakKeyDictionary[ResponseHandler, float]()
@@ -159,12 +171,14 @@ class Transport:
         failure: errors.MsgConvError
         loop = asyncio.get_running_loop()
         sent = loop.time()
+        url = URL(request.url, encoded=True)
         try:
             response = await self._http.request(
                 request.method,
-                URL(request.url, encoded=True),
+                url,
                 data=request.body,
-                headers=headers,
+                headers={**self._headers, **headers},
+                proxy=self._proxies.of(url),
                 allow_redirects=False,
                 raise_for_status=False,
                 auto_decompress=True,
@@ -183,15 +197,19 @@ class Transport:
                 if response.status == _OK:
                     body = await _read(response, limit)
                     return _answer(response, body, limit, attempts.cookies, account_id, times=times)
-                hidden = (*secrets(), *_secrets(headers))
-                failure = await _refusal(response, account_id, hidden, login=login)
+                hidden = (*secrets(), *_secrets(headers, attempts.proxy))
+                failure = await _refusal(
+                    response, account_id, hidden, login=login, proxy=attempts.proxy
+                )
         except errors.MsgConvError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a stranger's bytes may cause any exception
-            failure = self._failure(error, account_id)
+            failure = self._failure(error, account_id, url, attempts.proxy)
         raise failure
 
-    def _failure(self, error: Exception, account_id: str) -> errors.MsgConvError:
+    def _failure(
+        self, error: Exception, account_id: str, url: URL, proxy: URL | None
+    ) -> errors.MsgConvError:
         """Say what went wrong in an exchange."""
         if isinstance(error, BrokenConnectionError):
             error = error.error
@@ -207,9 +225,11 @@ class Transport:
                 " host, from auth= or, with trust_env=True, from a .netrc file; a request can"
                 " carry only the account's"
             )
-        if isinstance(error, _CERTIFICATE):
+        if isinstance(error, aiohttp.ClientHttpProxyError) and proxy is not None:
             return errors.ConnectionFailed(
-                _describe(error), account_id=account_id, repeatable=False
+                _refused_by(proxy, error.status, url),
+                account_id=account_id,
+                repeatable=error.status in _PASSING,
             )
         if not isinstance(error, (aiohttp.ClientError, TimeoutError, OSError)):
             # Its text and its frames' locals are unknown: they may hold the headers.
@@ -219,7 +239,11 @@ class Transport:
             return errors.ConnectionFailed(
                 f"aiohttp raised {kind} in the middle of the exchange", account_id=account_id
             )
-        return errors.ConnectionFailed(_describe(error), account_id=account_id)
+        return errors.ConnectionFailed(
+            _describe(error, proxy),
+            account_id=account_id,
+            repeatable=not isinstance(error, _CERTIFICATE),
+        )
 
 
 def _answer(
@@ -298,7 +322,12 @@ def _without_mark(body: bytes) -> bytes:
 
 
 async def _refusal(
-    response: aiohttp.ClientResponse, account_id: str, secrets: Iterable[str], *, login: bool
+    response: aiohttp.ClientResponse,
+    account_id: str,
+    secrets: Iterable[str],
+    *,
+    login: bool,
+    proxy: URL | None,
 ) -> errors.ApiError:
     status = response.status
     try:
@@ -313,6 +342,9 @@ async def _refusal(
     )
     told = _GATEWAY_KINDS.get(response.headers.get(GATEWAY, ""))
     kind, message = told or kinds.get(status, other)
+    if proxy is not None and response.content_type == "text/html":
+        # A proxy that reads what passes answers in the service's place; the service sends JSON.
+        message = f"{message}, or the proxy {name_of(proxy)} answered in its place"
     return kind(
         message,
         status=status,
@@ -325,8 +357,10 @@ async def _refusal(
     )
 
 
-def _secrets(headers: Mapping[str, str]) -> Iterator[str]:
-    """Yield the secrets that headers hold."""
+def _secrets(headers: Mapping[str, str], proxy: URL | None) -> Iterator[str]:
+    """Yield the secrets that headers and the address of a proxy hold."""
+    if proxy is not None and proxy.password:
+        yield proxy.password
     scheme, _, value = headers.get(AUTHORIZATION, "").partition(" ")
     if scheme == "OAuth":  # RFC 5849, section 3.5.1; of its parameters only this one is a secret
         yield from map(unquote, re.findall('oauth_signature="([^"]*)"', value))
@@ -348,6 +382,12 @@ _CERTIFICATE = (
     aiohttp.ServerFingerprintMismatch,
     ssl.SSLCertVerificationError,
 )
+# X509_V_ERR_CERT_NOT_YET_VALID and the like, of OpenSSL's x509_vfy.h.
+_WRONG_TIME = frozenset({9, 10})
+_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
+_PROXY_LOGIN = 407
+_PASSING = frozenset({408, 429, *range(500, 600)})
+"""What a proxy answers when a later try may succeed."""
 _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (aiohttp.ServerDisconnectedError, "the server disconnected"),
     (aiohttp.SocketTimeoutError, "no answer in time"),
@@ -355,23 +395,60 @@ _FAULTS: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "no answer in time"),
     (aiohttp.ClientPayloadError, "the connection broke before the answer was whole"),
     (aiohttp.ServerFingerprintMismatch, "the certificate is not the one that was expected"),
-    (aiohttp.ClientHttpProxyError, "the proxy refused the connection"),
     (aiohttp.ClientResponseError, "the answer was not HTTP"),
 )
 """Not all of aiohttp's texts are fit to be shown: a server that hangs up in the middle of its
 headers is described by these headers, cookies included."""
 
 
-def _describe(error: BaseException) -> str:
+def _describe(error: BaseException, proxy: URL | None) -> str:
+    way = "" if proxy is None else f", through the proxy {name_of(proxy)}"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return visible(f"{_certificate(error)}{way}")
     for kind, text in _FAULTS:
         if isinstance(error, kind):
-            return text
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return visible(f"the certificate is not accepted: {error.certificate_error}")
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        reason = f"{error.host}:{error.port}: {error.os_error.strerror}"
-        return visible(f"cannot connect to {reason}")
-    return visible(str(error)) or type(error).__name__
+            return f"{text}{way}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        place = f"{error.host}:{error.port}"
+        if proxy is not None and place == name_of(proxy):
+            place, way = f"the proxy {place}", ""
+            if isinstance(error, aiohttp.ClientConnectorSSLError):
+                return f"{place} does not speak TLS: write its address with http:// before it"
+        if error.os_error.strerror:
+            return visible(f"cannot connect to {place}: {error.os_error.strerror}{way}")
+    return visible(f"{str(error) or type(error).__name__}{way}")
+
+
+def _refused_by(proxy: URL, status: int, url: URL) -> str:
+    """Say that a proxy made no connection. Its own words are not shown, nor what was sent to it."""
+    name = name_of(proxy)
+    if status != _PROXY_LOGIN:
+        return f"the proxy {name} made no connection to {url.host}: it answered {status}"
+    if proxy.user is None:
+        return (
+            f"the proxy {name} asks for a name and a password (407): write them into its address,"
+            f" as HTTPS_PROXY={proxy.scheme}://name:password@{name}"
+        )
+    return f"the proxy {name} does not accept the name and the password in its address (407)"
+
+
+def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
+    """Say why a certificate is not accepted, and what may help."""
+    cause = error.certificate_error
+    why, code = getattr(cause, "verify_message", str(cause)), getattr(cause, "verify_code", 0)
+    text = f"the certificate of {error.host}:{error.port} is not accepted: {why}"
+    if code in _WRONG_TIME:
+        return f"{text}; is the clock of this machine right?"
+    if code not in _UNKNOWN_AUTHORITY:
+        return text
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = os.environ.get(variable)
+        if path and not os.access(path.partition(os.pathsep)[0], os.R_OK):
+            return f"{text}; {variable} is {path}, which is not there or cannot be read"
+    return (
+        f"{text}; if your network has a certificate authority of its own, let SSL_CERT_FILE name"
+        " the file with its certificate before Python starts"
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Self, TypeAlias
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 from msgspec.structs import replace as replace_struct
 
 from msgconv_async import checks
@@ -48,6 +49,7 @@ from msgconv_async.client.many.follow_arguments import (
 )
 from msgconv_async.client.many.service_clock import ClockJudge, Now, instant
 from msgconv_async.errors import (
+    ConfigurationError,
     ConnectionFailed,
     DeadlineExceeded,
     MsgConvError,
@@ -117,6 +119,13 @@ class _Batch(NamedTuple):
     taken: anyio.Event
 
 
+class _Followed(NamedTuple):
+    """An account that is followed, and what ends that."""
+
+    account: Account
+    scope: anyio.CancelScope
+
+
 class Moves(NamedTuple):
     """What moved since a moment, and what to ask with the next time.
 
@@ -165,13 +174,15 @@ class Following:
         max_in_flight: int,
         clock: Callable[[], datetime],
     ) -> None:
-        self._accounts = accounts = each_once(accounts)
+        accounts = each_once(accounts)
+        self._followed = {each.id: _Followed(each, anyio.CancelScope()) for each in accounts}
         self._queries = queries = of_buckets(queries)
         self._digest = digest_of(queries)
         check_since(since, self._digest)
         check_settings(settle, revise, over, max_in_flight, clock)
         self.turns = 0
         self._ask = ask
+        self._since = since
         self._settle = settle
         self._revise = revise
         self._over = over
@@ -182,21 +193,17 @@ class Following:
         self._planned: set[str] = set()  # whose position only says where to begin
         if isinstance(since, Checkpoint):
             self._positions |= since.accounts
-        elif isinstance(since, datetime):
-            self._positions |= {account.id: Position(floor(since)) for account in accounts}
-            self._planned = {account.id for account in accounts}
         self._begun: dict[str, float] = {}
-        # A bucket that is closed a little early settles, and is read again.
-        tolerance = _PERIOD if settle else _AGREE
-        clocks = since.clocks if isinstance(since, Checkpoint) else {}
-        self._clocks = dict(clocks)
-        self._judges = {
-            account.id: ClockJudge(clocks.get(account.id), tolerance) for account in accounts
-        }
+        self._clocks = dict(since.clocks) if isinstance(since, Checkpoint) else {}
+        self._judges: dict[str, ClockJudge] = {}
         self._changes = 0
         self._changed: dict[str, int] = {}  # by account the number of its last change, oldest first
         for account_id in sorted(self._positions | self._clocks, key=phase_of):
             self._change(account_id)
+        for account_id in sorted(self._followed, key=phase_of):
+            self._prepare(account_id)
+        self._group: TaskGroup | None = None
+        self._free_at = -math.inf
         self._taken_from: str | None = None
         self._ready: deque[_Batch] = deque()
         self._something = anyio.Event()
@@ -206,8 +213,9 @@ class Following:
     def checkpoint(self) -> Checkpoint:
         """Where it stands: after the item taken last. Store it once that one is dealt with.
 
-        It holds every account that was taken from, and every other that ``since`` told of. So it
-        costs what exists: of many accounts, store what moved (`CheckpointStore`, or ``moved``).
+        It holds every account that was taken from, also one that was removed since, and every other
+        that ``since`` told of. So it costs what exists: of many accounts, store what moved
+        (`CheckpointStore`, or ``moved``).
         """
         return Checkpoint(dict(self._positions), self._digest, dict(self._clocks))
 
@@ -238,6 +246,82 @@ class Following:
                 break
             found.append(self._move(account_id))
         return Moves(found[::-1], self._changes)
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """The accounts that are followed, in the order in which they were given or added."""
+        return tuple(each.account for each in self._followed.values())
+
+    def add(self, account: Account) -> None:
+        """Follow one more account.
+
+        It goes on where the checkpoint says that it stands, as one that was removed does. Otherwise
+        it begins where it would have begun if it had been given to ``follow``. It is asked at once;
+        of many that are added together, one each 0.3 seconds.
+
+        Args:
+            account: The account. For one with new credentials, remove the old one first.
+
+        Raises:
+            ConfigurationError: It is no `Account` or is followed already, or ``over`` was given.
+            SessionUnusable: Following has ended.
+        """
+        checks.instance("account", account, Account, "an Account")
+        group = self._changeable()
+        if account.id in self._followed:
+            raise ConfigurationError(f"account {account.id} is followed already: remove it first")
+        followed = self._followed[account.id] = _Followed(account, anyio.CancelScope())
+        self._prepare(account.id)
+        now = anyio.current_time()
+        wait = max(0.0, self._free_at - now)
+        self._free_at = now + wait + _AT_START
+        group.start_soon(self._follow, followed, wait)
+
+    def remove(self, account_id: str) -> None:
+        """Follow an account no longer, from now on: no item of it is handed out any more.
+
+        What was not taken of it is not lost. The checkpoint keeps where the account stands, so that
+        it goes on there when it is added again, by this run or by another.
+
+        Args:
+            account_id: The account's id.
+
+        Raises:
+            ConfigurationError: It is not followed, or ``over`` was given.
+            SessionUnusable: Following has ended.
+        """
+        checks.instance("account_id", account_id, str, "the id of an account, as a string")
+        self._changeable()
+        if (followed := self._followed.pop(account_id, None)) is None:
+            raise ConfigurationError(f"account {account_id} is not followed")
+        followed.scope.cancel()
+        self._ready = deque(
+            batch for batch in self._ready if batch.steps[0].item.account.id != account_id
+        )
+        if not self._ready:
+            self._something = anyio.Event()
+
+    def _changeable(self) -> TaskGroup:
+        """Return where accounts are followed, if their number may change."""
+        if self._over is not None:
+            raise ConfigurationError(
+                "over: what gives every account one turn and then ends keeps its accounts: begin"
+                " anew with the others"
+            )
+        if self._group is None or self._ended:
+            raise SessionUnusable("this following has ended: begin anew with 'session.follow'")
+        return self._group
+
+    def _prepare(self, account_id: str) -> None:
+        """See to all that a turn of an account needs."""
+        if isinstance(self._since, datetime) and account_id not in self._positions:
+            self._positions[account_id] = Position(floor(self._since))
+            self._planned.add(account_id)
+            self._change(account_id)
+        if account_id not in self._judges:
+            # A bucket that is closed a little early settles, and is read again.
+            tolerance = _PERIOD if self._settle else _AGREE
+            self._judges[account_id] = ClockJudge(self._clocks.get(account_id), tolerance)
 
     def _move(self, account_id: str) -> Move:
         position, clock = self._positions.get(account_id), self._clocks.get(account_id)
@@ -277,8 +361,12 @@ class Following:
     async def running(self) -> AsyncIterator[Self]:
         """Follow while inside; leaving ends all that runs. `session.follow` enters it, once."""
         async with background() as group:
-            for account in self._accounts:
-                group.start_soon(self._follow if self._over is None else self._once, account)
+            self._group = group
+            for followed in self._followed.values():
+                if self._over is None:
+                    group.start_soon(self._follow, followed, self._first_wait(followed.account))
+                else:
+                    group.start_soon(self._once, followed, self._over)
             try:
                 yield self
             finally:
@@ -288,29 +376,34 @@ class Following:
         self._ended = True
         self._something.set()
 
-    async def _follow(self, account: Account) -> None:
-        phase = phase_of(account.id)
-        quicker = min(1.0, len(self._accounts) * _AT_START / _PERIOD)
-        await anyio.sleep(until_turn(phase, self._clock()) * quicker)
-        failed = 0
-        while True:
-            begun, at = anyio.current_time(), self._clock()
-            failed = failed + 1 if await self._turn(account) else 0
-            apart = max(_APART, _BACKOFF[min(failed, len(_BACKOFF) - 1)])
-            await anyio.sleep_until(begun + until_turn(phase, at, apart))
+    def _first_wait(self, account: Account) -> float:
+        """Return the seconds until the first turn of an account that was given at the start."""
+        quicker = min(1.0, len(self._followed) * _AT_START / _PERIOD)
+        return until_turn(phase_of(account.id), self._clock()) * quicker
 
-    async def _once(self, account: Account) -> None:
-        assert self._over is not None  # noqa: S101 - or it would follow without end
-        await anyio.sleep(phase_of(account.id) / _PERIOD * self._over.total_seconds())
-        await self._turn(account)
-        if self.turns == len(self._accounts):
+    async def _follow(self, followed: _Followed, wait: float) -> None:
+        phase, failed = phase_of(followed.account.id), 0
+        with followed.scope:
+            await anyio.sleep(wait)
+            while True:
+                begun, at = anyio.current_time(), self._clock()
+                failed = failed + 1 if await self._turn(followed) else 0
+                apart = max(_APART, _BACKOFF[min(failed, len(_BACKOFF) - 1)])
+                await anyio.sleep_until(begun + until_turn(phase, at, apart))
+
+    async def _once(self, followed: _Followed, over: timedelta) -> None:
+        await anyio.sleep(phase_of(followed.account.id) / _PERIOD * over.total_seconds())
+        await self._turn(followed)
+        if self.turns == len(self._followed):
             self._end()
 
-    async def _turn(self, account: Account) -> bool:
+    async def _turn(self, followed: _Followed) -> bool:
         """Ask, and wait until all that came of it is taken; tell whether the service failed."""
         # Held until then: so much is in flight, or waits in memory, and no more.
         async with self._slots:
-            steps = deque(await self._steps(account))
+            steps = deque(await self._steps(followed.account))
+            if followed.scope.cancel_called:
+                return False  # it was removed in the very moment of the answer
             failed = len(steps) == 1 and _is_outage(steps[0].item)
             if steps:
                 batch = _Batch(steps, anyio.Event())
