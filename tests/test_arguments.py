@@ -53,6 +53,7 @@ from msgconv_async.export.frames import to_pandas, to_polars
 from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
+from msgconv_async.names import Names, read_names
 from msgconv_async.pacing.pacer import Turn
 from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
 
@@ -305,6 +306,15 @@ def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "gateway", "state", made("state"), [5, "", "a\0b", b"x", []]
     yield "gateway", "page", made("page"), [None, 1, "no"]
     yield "gateway", "pacer", made("pacer"), [None, 5, Pacer()]
+    yield "gateway", "names", made("names"), [5, "names.toml", {"skills": {}}]
+
+
+def name_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
+    """Yield the same of names."""
+    for name, wrong in (("accounts", 4), ("skills", "4"), ("agents", True)):
+        bad: list[Any] = [None, 5, "x", {wrong: "x"}]
+        yield "Names", name, keyword(Names, name), [*bad, {"4": ""}, {"4": 5}]
+    yield "read_names", "path:", read_names, [None, 5, "/no/such/file.toml", "a\0b"]
 
 
 def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
@@ -316,6 +326,7 @@ def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield from export_cases()
     yield from collection_cases()
     yield from gateway_cases()
+    yield from name_cases()
 
 
 def session_cases() -> Iterator[tuple[str, str, Callable[[ConversationSession, Any], Any], Any]]:
@@ -444,7 +455,7 @@ MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
     *("msgconv_async.export.arrow", "msgconv_async.export.files", "msgconv_async.export.frames"),
-    "msgconv_async.blocking",
+    *("msgconv_async.blocking", "msgconv_async.names"),
     *("msgconv_async.gateway", "msgconv_async.sandbox"),
 )
 HANDED_OUT = (Turn,)
@@ -464,6 +475,7 @@ EXEMPT = {
     **dict.fromkeys(("UserLogin.login", "UserLogin.parse"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
+    **dict.fromkeys(("Names.account", "Names.skill", "Names.agent"), "an id has a name or not"),
     **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
     **dict.fromkeys(("with_complete",), "given what report_tables has made"),
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",

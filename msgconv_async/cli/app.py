@@ -19,6 +19,7 @@ from msgconv_async.cli.output import Format, ReportFormat
 from msgconv_async.cli.parameters import (
     AccessOptions,
     IdsOption,
+    NamesFile,
     QueryOptions,
     ShardOrNone,
     StoreOptions,
@@ -34,6 +35,7 @@ from msgconv_async.cli.show import Screen
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.export.files import FileFormat
 from msgconv_async.export.rows import By
+from msgconv_async.names import NOBODY
 
 if TYPE_CHECKING:
     from msgconv_async.cli.asking import Asking
@@ -246,6 +248,7 @@ async def gateway(
     tls_key: Path | None = None,
     state: Path | None = None,
     no_page: Switch = False,
+    names: NamesFile = NOBODY,
     grace: float = 25.0,
 ) -> int:
     """Own the pace of accounts for any number of clients, which ask it as if it were LivePerson.
@@ -279,6 +282,9 @@ async def gateway(
     no_page
         Do not serve the live page at /. While somebody looks at it, it sends two requests of every
         account each five minutes; otherwise none.
+    names
+        A file of names that the live page shows beside the ids of accounts, skills and agents:
+        names.toml or names.csv.
     grace
         Seconds in which requests in flight may end after SIGTERM.
     """
@@ -295,6 +301,7 @@ async def gateway(
         token=gateway.token(token_env),
         state=state,
         page=not no_page,
+        names=names,
         grace=grace,
     )
 
@@ -488,6 +495,7 @@ def report(
     by: By | None = None,
     hourly: Switch = False,
     tz: Zone = UTC,
+    names: NamesFile = NOBODY,
     format: ReportFormat | None = None,  # noqa: A002 - it names the option
     html: Path | None = None,
 ) -> int:
@@ -510,6 +518,9 @@ def report(
         Show hours instead of days.
     tz
         The time zone of the days, such as Europe/Berlin; UTC if not given.
+    names
+        A file of names to show beside the ids of accounts, skills and agents: names.toml or
+        names.csv.
     format
         table, if not given: to read, with sums. csv and json: only what is told apart, a row or an
         object each, without sums.
@@ -530,6 +541,7 @@ def report(
         by=by,
         hourly=hourly,
         zone=tz,
+        names=names,
         format=format or "table",
     ).run(html)
 

@@ -8,9 +8,20 @@ from msgconv_async.cli.figures import MILLISECONDS
 from msgconv_async.export.history import ALL, History, Part
 
 
-def id_name(id_: int | None) -> str:
+def id_name(id_: int | None, history: History) -> str:
     """Write a skill or an agent for a reader."""
-    return {None: "all", -1: "unassigned"}.get(id_, f"{id_}")
+    if id_ is None:
+        return "all"
+    if history.by == "agent":
+        return history.names.agent(id_)
+    return (
+        "unassigned" if id_ == -1 and -1 not in history.names.skills else history.names.skill(id_)
+    )
+
+
+def account_name(account_id: str | None, history: History) -> str:
+    """Write an account, or all of them, for a reader."""
+    return "all" if account_id is None else history.names.account(account_id)
 
 
 def part_name(part: Part, history: History) -> str:
@@ -18,16 +29,17 @@ def part_name(part: Part, history: History) -> str:
     if part == ALL:
         return "all"
     if history.by == "account":
-        return f"{part.account_id}"
-    name = id_name(part.id)
-    return name if len(history.accounts) == 1 else f"{part.account_id}: {name}"
+        return account_name(part.account_id, history)
+    name = id_name(part.id, history)
+    many = len(history.accounts) > 1
+    return f"{account_name(part.account_id, history)}: {name}" if many else name
 
 
 def period(history: History) -> str:
     """Say which days and accounts a history covers."""
     match history.accounts:
         case (account_id,):
-            whose = f"account {account_id}"
+            whose = f"account {account_name(account_id, history)}"
         case accounts:
             whose = f"{len(accounts):,} accounts"
     return f"{history.first} to {history.last} ({history.zone}), {whose}"

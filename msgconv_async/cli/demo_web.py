@@ -38,7 +38,7 @@ async def run(port: int) -> int:
     async with Sandbox(accounts=ACCOUNTS, concurrency=LIMIT, latency=LATENCY) as sandbox:
         credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
         accounts = [Account(account_id, credentials) for account_id in sandbox.account_ids]
-        app = gateway(accounts, base_url=sandbox.url)
+        app = gateway(accounts, base_url=sandbox.url, names=sandbox.names)
         app.middlewares.append(for_this_machine)
         async with serving(app, place, _GRACE) as url:
             print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does

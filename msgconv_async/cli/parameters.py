@@ -17,6 +17,7 @@ from msgconv_async.cli.console import complain
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.names import Names, read_names
 from msgconv_async.protocol.query import ConversationQuery
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def _zone(_type: object, tokens: Sequence[Token]) -> tzinfo:
         raise ValueError(f"{name!r} is not the name of a time zone such as Europe/Berlin") from None
 
 
+def _names(_type: object, tokens: Sequence[Token]) -> Names:
+    """Read a file of names."""
+    return read_names(tokens[0].value)
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
@@ -75,6 +81,9 @@ ShardOrNone = Annotated[
 ]
 IdsOption = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
 Zone = Annotated[tzinfo, Parameter(converter=_zone, show_default=False)]
+NamesFile = Annotated[
+    Names, Parameter(name="--names", converter=_names, n_tokens=1, show_default=False)
+]
 Switch = Annotated[bool, Parameter(negative="")]
 
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from msgconv_async.cli import show
-from msgconv_async.cli.captions import id_name, marked, notes, part_name, period
+from msgconv_async.cli.captions import account_name, id_name, marked, notes, part_name, period
 from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
 from msgconv_async.cli.output import Output, ReportFormat
@@ -27,6 +27,7 @@ from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import ALL, Day, History, Part, read, total
 from msgconv_async.export.rows import By
 from msgconv_async.export.store import Store
+from msgconv_async.names import NOBODY, Names
 
 _CHARTS = 4
 """How many parts a terminal shows charts of. The sums over all of them count as one."""
@@ -43,6 +44,7 @@ class Report:
         by: What to tell apart; see `read`.
         hourly: Show hours instead of days.
         zone: The time zone of the days.
+        names: What is shown beside ids, to read.
         format: The format of what goes to stdout.
     """
 
@@ -53,6 +55,7 @@ class Report:
     by: By | None = None
     hourly: bool = False
     zone: tzinfo = UTC
+    names: Names = NOBODY
     format: ReportFormat = "table"
 
     def run(self, html: Path | None) -> int:
@@ -74,6 +77,7 @@ class Report:
             except StoreFailed as error:
                 complain(str(error))
                 return FAILED
+            history = msgspec.structs.replace(history, names=self.names)
             if html is not None:
                 written = page(history)
             elif self.format == "table":
@@ -143,9 +147,9 @@ def _table(history: History) -> Table:
         for part in sorted(rows, key=_in_table):
             label = [_when(rows[part], history)]
             if account:
-                label.append(escape(visible(part.account_id or "all")))
+                label.append(escape(visible(account_name(part.account_id, history))))
             if parts:
-                label.append(id_name(part.id))
+                label.append(escape(visible(id_name(part.id, history))))
             is_sum = part == ALL or (parts and part.id is None)
             cells = [*label, *Figures.of_day(rows[part]).written()]
             last = len(rows) > 1 and part == (ALL if many else Part(part.account_id))

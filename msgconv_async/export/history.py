@@ -31,6 +31,7 @@ from msgconv_async.errors import ConfigurationError, short
 from msgconv_async.export.rows import ACCOUNT_METRICS, AGENT_METRICS, SKILL_METRICS, By, Table
 from msgconv_async.export.store import Store
 from msgconv_async.export.zones import midnight, offsets
+from msgconv_async.names import NOBODY, Names
 from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 from msgconv_async.protocol.report import average_time
 
@@ -131,6 +132,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
         by: What the figures are told apart by.
         hourly: Whether ``days`` are hours.
         zone: The name of the time zone of the days.
+        names: The names of what it tells apart, for who shows it; `read` knows none.
     """
 
     accounts: tuple[str, ...]
@@ -142,6 +144,7 @@ class History(msgspec.Struct, frozen=True, dict=True):
     by: By = "skill"
     hourly: bool = False
     zone: str = "UTC"
+    names: Names = NOBODY
 
     @property
     def calendar(self) -> list[date]:

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from anyio.from_thread import start_blocking_portal
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError, short
+from msgconv_async.names import Names
 from msgconv_async.protocol.buckets import ceil
 from msgconv_async.sandbox.aggregate import Aggregates
 from msgconv_async.sandbox.app import Failure, Fault, RetryAfter, Service
@@ -29,8 +31,11 @@ from msgconv_async.sandbox.events import (
     Source,
     Synthetic,
     check_conversations,
+    invented_names,
 )
 from msgconv_async.sandbox.throttle import Throttle
+
+_ACCOUNT_NAMES = ("Aarhus", "Bergen", "Cork", "Delft", "Essen", "Faro", "Ghent", "Haifa", "Izmir")
 
 FIRST_ACCOUNT = 10_000_001
 _LAST_PORT = 65_535
@@ -219,6 +224,14 @@ class Sandbox:
     def account_ids(self) -> tuple[str, ...]:
         """The accounts it knows."""
         return self._account_ids
+
+    @property
+    def names(self) -> Names:
+        """Invented names of its accounts, skills and agents; recorded conversations have none."""
+        if not isinstance(self._source, Synthetic):
+            return Names()
+        accounts = dict(zip(self._account_ids, invented_names(_ACCOUNT_NAMES), strict=False))
+        return msgspec.structs.replace(self._source.names, accounts=accounts)
 
     @property
     def clock(self) -> Callable[[], datetime]:

@@ -20,6 +20,7 @@ from msgconv_async.cli.report import Report, as_csv, shown
 from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, Part, read
 from msgconv_async.export.store import Store
+from msgconv_async.names import Names
 from tests.cli.conftest import Run, clean_environment, run_process, run_without
 from tests.export.sample_history import at, gap, row, store
 from tests.programs import program
@@ -125,6 +126,20 @@ def test_accounts_are_told_apart_skill_by_skill(two: History) -> None:
         "2026-03-02 08:00* 72 all 9 9 0 0 0.1s",
         "2026-03-02 08:00* all all 13 13 0 0 0.2s",
     ] == lines_of(two)
+
+
+def test_names_stand_beside_ids(two: History) -> None:
+    """In the table and on the page; they are text and nothing else, and programs get ids alone."""
+    names = Names(accounts={"71": "[b]Shop"}, skills={4: "<b>B\x1b"})
+    named = msgspec.structs.replace(two, names=names)
+    shown = lines_of(named)
+    assert "2026-03-02 08:00* 71 [b]Shop 4 <b>B\\x1b 3 3 0 0 0.3s" == shown[1]
+    assert "2026-03-02 08:00* 72 all 9 9 0 0 0.1s" == shown[5]
+    document = page(named).decode()
+    assert ">71 [b]Shop: 4 &lt;b&gt;B\\x1b</option>" in document
+    assert as_csv(two) == as_csv(named)
+    alone = History(("71",), two.first, two.last, two.days[:1], {}, by="agent", names=names)
+    assert [">4</option>"] == re.findall(r">[^<]*</option>", page(alone).decode())
 
 
 def test_rows_for_a_program_hold_no_sums(two: History) -> None:
@@ -253,6 +268,8 @@ WRONG = {
     "no such account": (("99",), 2, "nothing was collected of account '99'"),
     "hours on a page": (("--hourly", "--html", "x"), 2, "--hourly and --html: give one of the"),
     "rows on a page": (("--format", "csv", "--html", "x"), 2, "--format and --html: give one of"),
+    "no time zone": (("--tz", "Mars"), 2, "--tz: 'Mars' is not the name of a time zone such as"),
+    "no names": (("--names", "a.txt"), 2, "--names: a.txt: a file of names ends in .toml or in"),
     "no days": (("--days", "0"), 2, "--days=0: it must be 1 or more"),
     "no folder": (("--html", "/nope/a.html"), 2, "--html=/nope/a.html: cannot write there"),
     "no credentials": (("--destination", "postgres"), 2, "DESTINATION__POSTGRES__CREDENTIALS"),

@@ -19,6 +19,7 @@ from msgconv_async import Account, ConversationSession
 from msgconv_async.gateway.page import live, routes
 from msgconv_async.gateway.page.history import Memory, together
 from msgconv_async.gateway.page.live import Live
+from msgconv_async.names import Names
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET, EPOCH, floor
 from msgconv_async.protocol.report import (
@@ -155,6 +156,22 @@ async def test_a_viewer_is_told_all_and_then_what_changes(quick: Clock) -> None:
             end += BUCKET
         async with looking(url) as other:
             assert first.id < (await other.event()).id
+
+
+async def test_names_stand_beside_the_ids(quick: Clock) -> None:
+    """Of the accounts with their rows, and of the skills and agents that are listed."""
+    names = Names(
+        accounts={"10000001": "Shop"}, skills={1: "Billing", 99: "none"}, agents={101: "A"}
+    )
+    async with (
+        Sandbox(accounts=2, clock=quick) as sandbox,
+        running(sandbox, names=names) as url,
+        looking(url) as stream,
+    ):
+        rows = await stream.rows(lambda row: row["summary"] is not None, accounts=2)
+        assert {"10000001": "Shop", "10000002": ""} == {row["id"]: row["name"] for row in rows}
+        _, _, body = await get(f"{url}/live/account/10000001")
+        assert {"skills": {"1": "Billing"}, "agents": {"101": "A"}} == json.loads(body)["names"]
 
 
 def _is_at(end: datetime, row: dict[str, dict[str, float]]) -> bool:
