@@ -22,6 +22,7 @@ from msgconv_async import Account, CheckpointStore, ClientCredentials
 from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import Address, serving
+from msgconv_async.names import read_names
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Clock, Sandbox
 from tests.sandbox.test_double import run_tests
 
@@ -255,6 +256,13 @@ def test_every_command_that_is_shown_is_one() -> None:
     assert {"demo", "fetch", "export", "collect", "report"} <= {each.split()[0] for each in shown}
     for each in shown:
         app.parse_args(each.split(), exit_on_error=False, print_error=False)
+
+
+def test_the_pages_names_are_read(tmp_path: Path) -> None:
+    [example] = re.findall(r"^```toml\n(\[accounts\]\n.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    (tmp_path / "names.toml").write_text(example, encoding="utf-8")
+    names = read_names(tmp_path / "names.toml")
+    assert ("12345678 Shop", "4 Billing") == (names.account("12345678"), names.skill(4))
 
 
 async def test_the_test_double_holds_its_own_test() -> None:

@@ -198,13 +198,8 @@ async def test_names_stand_beside_ids_and_are_found(quick: Clock, tab: Tab) -> N
             "document.getElementById('period').dispatchEvent(new Event('change'))"
         )
         for table, name in (("skills", "Billing"), ("agents", "Ada")):
-            ids = f"Object.keys(({ROWS})('{table}'))"
-            await tab.until(
-                ids,
-                lambda rows, name=name: (
-                    bool(rows) and all(row.endswith(f" {name}") for row in rows)
-                ),
-            )
+            named = f"Object.keys(({ROWS})('{table}')).every((id) => id.endsWith(' {name}'))"
+            await tab.until(f"Object.keys(({ROWS})('{table}')).length > 1 && {named}")
         assert 0 == await tab.value("document.images.length")
         assert [] == tab.problems
 
