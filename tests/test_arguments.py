@@ -455,6 +455,7 @@ EXEMPT = {
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
+    "Reader.pacers": "hands everything to ConversationSession.pacer, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),
     "Conversation": "invented and decoded in large numbers; what takes them checks their members",
 }
