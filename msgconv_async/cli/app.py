@@ -307,6 +307,38 @@ async def gateway(
 
 @app.command(
     help_epilogue=_examples(
+        "msgconv doctor --accounts accounts.toml",
+        "msgconv doctor 12345678 --timeout 60",
+    )
+)
+async def doctor(
+    account: _Accounts = (),
+    /,
+    *,
+    access: AccessOptions = _NOBODY,
+    timeout: float = 20.0,
+) -> int:
+    """Check whether accounts can be asked, and say what to mend.
+
+    It checks the accounts file, the credentials, the proxy and the clock, and asks each account one
+    question, which goes through its host and its login. It shows no secret. Exits with 1 if
+    something is wrong, and with 3 if that is some of the accounts only.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    timeout
+        Seconds for each account.
+    """
+    from msgconv_async.cli.doctor import Doctor  # noqa: PLC0415
+
+    checks.number("--timeout", timeout, "above 0 seconds, and finite", above=True)
+    return await Doctor(access, account, timeout).run()
+
+
+@app.command(
+    help_epilogue=_examples(
         "msgconv fetch 12345678 --timeframe 60 --skills all",
         "msgconv fetch --accounts accounts.toml --timeframe 60 --format csv -o hour.csv",
     )
