@@ -479,6 +479,7 @@ EXEMPT = {
     **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
     **dict.fromkeys(("with_complete",), "given what report_tables has made"),
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
+    "Reader.pacers": "hands everything to ConversationSession.pacer, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),
     "Conversation": "invented and decoded in large numbers; what takes them checks their members",
 }

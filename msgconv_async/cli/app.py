@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownOptionError
 
 from msgconv_async import __version__, checks
-from msgconv_async.cli.console import EXIT_CODES, OK, USAGE, complain
+from msgconv_async.cli.console import EXIT_CODES, OK, USAGE, complain, write_lines
 from msgconv_async.cli.output import Format, ReportFormat
 from msgconv_async.cli.parameters import (
     AccessOptions,
     IdsOption,
+    LifeOptions,
+    LogOptions,
     NamesFile,
     QueryOptions,
     ShardOrNone,
@@ -29,13 +31,13 @@ from msgconv_async.cli.parameters import (
     WholeOrNone,
     Zone,
     ids,
-    log_to_stderr,
 )
 from msgconv_async.cli.show import Screen
 from msgconv_async.errors import ConfigurationError, InvalidQuery
 from msgconv_async.export.files import FileFormat
 from msgconv_async.export.rows import By
 from msgconv_async.names import NOBODY
+from msgconv_async.protocol.query import MIN_INTERVAL
 
 if TYPE_CHECKING:
     from msgconv_async.cli.asking import Asking
@@ -77,10 +79,13 @@ _SECRETS = {
 """What stands in no command line, and the variable that holds it."""
 _NOBODY = AccessOptions()
 _HERE = StoreOptions()
+_PLAIN = LogOptions()
+_UNTOLD = LifeOptions()
 
 
 async def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
+    write_lines()
     if (task := asyncio.current_task()) is not None:
         with suppress(NotImplementedError):  # on Windows
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -250,6 +255,7 @@ async def gateway(
     no_page: Switch = False,
     names: NamesFile = NOBODY,
     grace: float = 25.0,
+    log: LogOptions = _PLAIN,
 ) -> int:
     """Own the pace of accounts for any number of clients, which ask it as if it were LivePerson.
 
@@ -290,6 +296,7 @@ async def gateway(
     """
     from msgconv_async.cli import gateway  # noqa: PLC0415
 
+    log.begin(dated=True)
     accounts, note = access.named(account)
     return await gateway.run(
         accounts,
@@ -308,6 +315,38 @@ async def gateway(
 
 @app.command(
     help_epilogue=_examples(
+        "msgconv doctor --accounts accounts.toml",
+        "msgconv doctor 12345678 --timeout 60",
+    )
+)
+async def doctor(
+    account: _Accounts = (),
+    /,
+    *,
+    access: AccessOptions = _NOBODY,
+    timeout: float = 20.0,
+) -> int:
+    """Check whether accounts can be asked, and say what to mend.
+
+    It checks the accounts file, the credentials, the proxy and the clock, and asks each account one
+    question, which goes through its host and its login. It shows no secret. Exits with 1 if
+    something is wrong, and with 3 if that is some of the accounts only.
+
+    Parameters
+    ----------
+    account
+        The account ids.
+    timeout
+        Seconds for each account.
+    """
+    from msgconv_async.cli.doctor import Doctor  # noqa: PLC0415
+
+    checks.number("--timeout", timeout, "above 0 seconds, and finite", above=True)
+    return await Doctor(access, account, timeout).run()
+
+
+@app.command(
+    help_epilogue=_examples(
         "msgconv fetch 12345678 --timeframe 60 --skills all",
         "msgconv fetch --accounts accounts.toml --timeframe 60 --format csv -o hour.csv",
     )
@@ -320,6 +359,7 @@ async def fetch(
     access: AccessOptions = _NOBODY,
     format: Format = "table",  # noqa: A002 - it names the option
     complete_only: Switch = False,
+    log: LogOptions = _PLAIN,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
 ) -> int:
     """Ask accounts for their metrics.
@@ -344,6 +384,7 @@ async def fetch(
     """
     from msgconv_async.cli.fetch import Fetch  # noqa: PLC0415
 
+    log.begin()
     if complete_only and format == "json":
         raise ConfigurationError(
             "--complete-only: the format json is the service's own document, kept whole"
@@ -358,7 +399,15 @@ async def fetch(
         "msgconv watch --accounts accounts.toml",
     )
 )
-async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) -> int:
+async def watch(
+    account: _Accounts = (),
+    /,
+    *,
+    access: AccessOptions = _NOBODY,
+    names: NamesFile = NOBODY,
+    life: LifeOptions = _UNTOLD,
+    log: LogOptions = _PLAIN,
+) -> int:
     """Follow accounts, and show each five-minute bucket as it closes, until Ctrl-C.
 
     A terminal shows a table that is redrawn in place; any other output gets a line for each closed
@@ -369,11 +418,15 @@ async def watch(account: _Accounts = (), /, *, access: AccessOptions = _NOBODY) 
     ----------
     account
         The account ids.
+    names
+        A file of names to show beside the accounts' ids: names.toml or names.csv.
     """
     from msgconv_async.cli.watch import Watch  # noqa: PLC0415
 
-    session = access.session()
-    return await Watch(*access.named(account)).run(session)
+    log.begin(dated=True)
+    accounts, note = access.named(account)
+    watching = Watch(accounts, note, file=access.accounts, telling=life.telling(), names=names)
+    return await watching.run(access.session())
 
 
 @app.command(
@@ -391,6 +444,8 @@ async def export(
     access: AccessOptions = _NOBODY,
     format: FileFormat = "parquet",  # noqa: A002 - it names the option
     complete_only: Switch = False,
+    roll_up: WholeOrNone = None,
+    log: LogOptions = _PLAIN,
 ) -> int:
     """Write accounts' metrics to a folder: one file for each table that was asked for.
 
@@ -410,10 +465,18 @@ async def export(
         Parquet needs the extra "arrow"; csv and ndjson do not.
     complete_only
         Leave out intervals that were still open when asked.
+    roll_up
+        Add five minutes up to periods of so many: 60 for hours, 1440 for days of UTC. Averages are
+        made of the sums. A period that is not covered whole is not complete.
     """
     from msgconv_async.cli.export import Export  # noqa: PLC0415
 
-    asking, session = _asking(account, question, access, complete_only=complete_only)
+    log.begin()
+    if roll_up is not None:
+        question = _rolled(question, roll_up)
+    asking, session = _asking(
+        account, question, access, complete_only=complete_only, roll_up=roll_up
+    )
     return await Export(asking, format).run(session, output)
 
 
@@ -435,13 +498,17 @@ def collect(
     skills: IdsOption = "all",
     agents: IdsOption = "all",
     groups: IdsOption = None,
+    metrics: Switch = False,
+    life: LifeOptions = _UNTOLD,
+    log: LogOptions = _PLAIN,
 ) -> int:
     """Keep every closed five-minute bucket of accounts in a database, until Ctrl-C.
 
     Fills the tables account_metrics, skill_metrics, agent_metrics and skill_agent_metrics, each
     bucket exactly once, even if killed; the first round begins 24 hours back. Time that the API
     forgot before it was read is a row of collection_gaps, and a warning. Secrets come from the
-    environment only, as for "msgconv fetch", or as the accounts file says.
+    environment only, as for "msgconv fetch", or as the accounts file says. That file is read again
+    at SIGHUP.
 
     Parameters
     ----------
@@ -450,7 +517,8 @@ def collect(
     every
         The time from one round to the next, 5m to 12h, such as 30m or 1h; 5m if not given.
     once
-        End after one round, such as for cron. Exits with 1 if an account failed.
+        End after one round, such as for cron. Exits with 3 if some accounts failed, and with 4 if
+        another collector is at work.
     shard
         Take only the accounts that are dealt to one of several collectors, such as 2/8 for the
         second of eight; all of them write the same tables.
@@ -460,9 +528,13 @@ def collect(
         Agents to tell apart: ids, all, or none.
     groups
         Count only agents of these groups: ids, or all.
+    metrics
+        Write a line of JSON to stdout after each round: seconds, accounts, rows, requests, and how
+        many of these were throttled.
     """
     from msgconv_async.cli.collect import Collect  # noqa: PLC0415
 
+    log.begin(dated=not once)
     if once and every is not None:
         raise ConfigurationError("--every and --once: give one of the two")
     accounts, note = access.named(account)
@@ -475,8 +547,10 @@ def collect(
         agents=ids(agents),
         groups=ids(groups),
         note=note,
+        file=access.accounts,
+        telling=life.telling(),
+        metrics=metrics,
     )
-    log_to_stderr(logging.WARNING)
     return command.run(access.session)
 
 
@@ -552,6 +626,7 @@ def _asking(
     access: AccessOptions,
     *,
     complete_only: bool,
+    roll_up: int | None = None,
 ) -> tuple[Asking, ConversationSession]:
     """Return the accounts and the question of a command, and a session for it, not entered yet."""
     from msgconv_async.cli.asking import Asking  # noqa: PLC0415
@@ -559,6 +634,24 @@ def _asking(
     query, session = question.query(), access.session()
     accounts, note = access.named(account)
     asking = Asking(
-        accounts, query, timeout=question.timeout, note=note, complete_only=complete_only
+        accounts,
+        query,
+        timeout=question.timeout,
+        note=note,
+        complete_only=complete_only,
+        roll_up=roll_up,
     )
     return asking, session
+
+
+def _rolled(question: QueryOptions, minutes: int) -> QueryOptions:
+    """Return the question whose answers are added up to periods of so many minutes."""
+    from msgconv_async.export import roll_up  # noqa: PLC0415
+
+    if question.interval not in {None, MIN_INTERVAL}:
+        raise ConfigurationError("--roll-up and --interval: it adds up intervals of 5 minutes")
+    try:
+        roll_up((), minutes)
+    except ConfigurationError as error:
+        raise ConfigurationError(str(error).replace("minutes", "--roll-up", 1)) from None
+    return replace(question, interval=MIN_INTERVAL)

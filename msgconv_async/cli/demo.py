@@ -18,8 +18,8 @@ from rich.text import Text
 from msgconv_async.cli import show
 from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.chart import chart
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.cli.figures import COUNTS, LONG_HEADINGS, MILLISECONDS, TOTAL_TIME, Figures
-from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.progress import Ticker
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import ClientCredentials
@@ -93,7 +93,7 @@ async def run() -> int:
         console.print(table, MILLISECONDS, "", _chart(day, console), sep="\n")
 
         asking = Asking(accounts * REPEATS, LAST_HOUR, max_in_flight=IN_FLIGHT)
-        code |= await _ask(session, asking, f"the last hour, {REPEATS} times over")
+        code = await _ask(session, asking, f"the last hour, {REPEATS} times over") or code
         pacers = [session.pacer(account) for account in accounts]
         console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
     return code

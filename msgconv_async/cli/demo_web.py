@@ -9,7 +9,7 @@ import anyio
 
 from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.demo import ACCOUNTS, LATENCY, LIMIT
-from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import BearerToken, ClientCredentials
 from msgconv_async.client.session import ConversationSession

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from msgconv_async import checks
 from msgconv_async.cli.console import OK, complain
-from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError

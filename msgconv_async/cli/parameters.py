@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter, Token
 
-from msgconv_async.cli.console import complain
+from msgconv_async.cli.alive import Telling
+from msgconv_async.cli.console import LogFormat, write_lines
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError
@@ -130,6 +132,46 @@ class AccessOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """How to write to stderr.
+
+    Parameters
+    ----------
+    log_format
+        text, or json: each line on stderr is an object with time, level and message.
+    """
+
+    log_format: LogFormat = "text"
+
+    def begin(self, *, dated: bool = False) -> None:
+        """Write to stderr in this way; a command that goes on has dated lines."""
+        write_lines(self.log_format, dated=dated)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LifeOptions:
+    """Where a command that goes on tells how it is.
+
+    Parameters
+    ----------
+    status_file
+        A file to keep how it is in, as JSON: the last round, rows, failures, lag. Replaced whole.
+    metrics_port
+        Serve /metrics, for Prometheus, and /healthz on this port of 127.0.0.1; 0 picks a free one.
+        Needs the extra "gateway".
+    """
+
+    status_file: Path | None = None
+    metrics_port: WholeOrNone = None
+
+    def telling(self) -> Telling:
+        """Return it as commands take it."""
+        return Telling(self.status_file, self.metrics_port)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class QueryOptions:
     """The question, and its time limit.
 
@@ -209,16 +251,3 @@ def ids(given: str | None) -> str | list[str] | None:
         case "all":
             return "all"
     return [id_.strip() for id_ in given.split(",")]
-
-
-def log_to_stderr(level: int) -> None:
-    """Write the library's log to stderr: failures from WARNING on, throttling from INFO on."""
-    logger = logging.getLogger("msgconv_async")
-    if not any(isinstance(handler, _Complaints) for handler in logger.handlers):
-        logger.addHandler(_Complaints())
-    logger.setLevel(level)
-
-
-class _Complaints(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(self.format(record))
