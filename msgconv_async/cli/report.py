@@ -64,7 +64,7 @@ class Report:
                     self.store, self.days, accounts=self.accounts, by=self.by, hourly=self.hourly
                 )
             except StoreFailed as error:
-                complain(str(error))
+                complain(str(error), "error")
                 return FAILED
             if html is not None:
                 from msgconv_async.cli.page import page  # noqa: PLC0415 - plotly takes long to load
