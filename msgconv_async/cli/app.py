@@ -99,10 +99,10 @@ async def run(arguments: Sequence[str]) -> int:
         return USAGE
     except InvalidQuery as error:
         option = _OPTIONS.get(error.parameter, f"--{error.parameter}")
-        complain(str(error).replace(error.parameter, option, 1))
+        complain(str(error).replace(error.parameter, option, 1), "error")
         return USAGE
     except ConfigurationError as error:
-        complain(str(error))
+        complain(str(error), "error")
         return USAGE
     return code or OK
 
@@ -534,7 +534,7 @@ def collect(
     """
     from msgconv_async.cli.collect import Collect  # noqa: PLC0415
 
-    log.begin(dated=not once)
+    log.begin(dated=True)
     if once and every is not None:
         raise ConfigurationError("--every and --once: give one of the two")
     accounts, note = access.named(account)

@@ -140,26 +140,18 @@ class Collect:
             Reader(session) as reader,
             self._life.told(),
         ):
-            code, said = FAILED, ""
             while True:
                 begun = time.monotonic()
                 self._read_again()
-                self._life.pacers = pacers = reader.pacers(self._accounts)
-                before = _sent(pacers)
-                try:
-                    code, said = self._round(reader, begun, before)
-                except ConfigurationError as error:
-                    if not said:
-                        raise
-                    said = str(error)  # what worked before may work again
+                code, said = self._round(reader)
+                level = "info" if code == OK else "warning"
                 if self._every is None:
-                    complain(said)
+                    complain(said, level)
                     return code
                 rest = max(0.0, begun + self._every.total_seconds() - time.monotonic())
                 if self._in_use:  # by chance, or the same collector would be kept off every time
                     rest = min(rest, random.uniform(*_IN_USE))  # noqa: S311 - no secret
                 following = datetime.now(UTC) + timedelta(seconds=rest)
-                level = "info" if code == OK else "warning"
                 complain(f"{said}; next round at {following:%H:%M:%S}", level)
                 self._rest(rest)
 
@@ -196,8 +188,11 @@ class Collect:
             if (accounts := read_again(self._file, self._all)) is not None:
                 self._take(accounts)
 
-    def _round(self, reader: Reader, begun: float, before: Counter[str]) -> tuple[int, str]:
+    def _round(self, reader: Reader) -> tuple[int, str]:
         """Collect once, tell it, and return the exit code and a sentence about the round."""
+        begun = time.monotonic()
+        self._life.pacers = reader.pacers(self._accounts)
+        before = _sent(self._life.pacers)
         failed = set[str]()
         progress = Progress(len(self._accounts), then="loading")
         code, said = self._collect(reader, progress, failed)
@@ -249,8 +244,10 @@ class Collect:
                     self._all, append=append, over=over, reader=reader, watch=watch
                 )
                 self._store.load(source, emptied)
-        except ConfigurationError:
-            raise
+        except ConfigurationError as error:
+            if not self._life.rounds:
+                raise
+            return FAILED, str(error)  # what worked before may work again
         except StoreInUse as error:
             self._in_use = True
             return IN_USE, str(error)
@@ -264,7 +261,8 @@ class Collect:
         said = f"{progress.summary()} into {self._store}{self._whose}"
         if not failed:
             return OK, said
-        return FAILED if len(failed) == len(self._accounts) else SOME_FAILED, said
+        some = progress.rows or len(failed) < len(self._accounts)
+        return SOME_FAILED if some else FAILED, said
 
 
 def _sent(pacers: Mapping[str, Pacer]) -> Counter[str]:

@@ -75,7 +75,7 @@ class Report:
                     zone=self.zone,
                 )
             except StoreFailed as error:
-                complain(str(error))
+                complain(str(error), "error")
                 return FAILED
             history = msgspec.structs.replace(history, names=self.names)
             if html is not None:

@@ -197,7 +197,7 @@ class View:
             return f"filter: {self.wanted}_  (Enter keeps it, Esc ends it)"
         chosen = f" {self.wanted!r}, Esc ends it" if self.wanted else ""
         order = _ORDERS[self.sorting][0]
-        return f"arrows and pages scroll; / filter{chosen}; s sort: {order}; q quits"
+        return f"arrows scroll; / filter{chosen}; s sort: {order}; q quits"
 
 
 _ORDERS: tuple[tuple[str, Callable[[AccountRow], Any]], ...] = (

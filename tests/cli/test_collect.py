@@ -79,7 +79,7 @@ def test_an_account_that_fails_is_named_and_the_others_are_collected(
     done = run("collect", "71", "99", "--once", "--base-url", sandbox)
 
     assert 3 == done.code
-    assert "msgconv: account 99" in done.err
+    assert "UTC: account 99" in done.err
     assert "1 of 2 accounts (1 failed), " in done.err
     assert 288 == count("account_metrics")
     assert 1 == run("collect", "99", "--once", "--base-url", sandbox).code
@@ -109,8 +109,8 @@ def test_many_equal_failures_are_summed_up(run: Run, sandbox: str) -> None:
     unknown = range(500, 510)
     done = run("collect", "71", *unknown, "--once", "--base-url", sandbox)
     lines = [line for line in done.err.splitlines() if "login was refused" in line]
-    assert [True] * 3 == [line.startswith("msgconv: account 50") for line in lines[:-1]]
-    assert "msgconv: and 7 more accounts: the login was refused (HTTP 401)" == lines[-1]
+    assert [True] * 3 == ["UTC: account 50" in line for line in lines[:-1]]
+    assert lines[-1].endswith("UTC: and 7 more accounts: the login was refused (HTTP 401)")
 
 
 def test_another_collector_at_work_has_an_exit_code_of_its_own(run: Run, sandbox: str) -> None:
