@@ -477,7 +477,7 @@ EXEMPT = {
     "Pacer.start_in_turn": CALLED,
     **dict.fromkeys(("Names.account", "Names.skill", "Names.agent"), "an id has a name or not"),
     **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
-    **dict.fromkeys(("with_complete",), "given what report_tables has made"),
+    **dict.fromkeys(("complete_schema", "with_complete"), "given what report_tables has made"),
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
     "Reader.pacers": "hands everything to ConversationSession.pacer, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),

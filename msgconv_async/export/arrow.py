@@ -20,15 +20,7 @@ from pyarrow import compute
 
 from msgconv_async import checks
 from msgconv_async.errors import UnexpectedResponse
-from msgconv_async.export.rows import (
-    COMPLETE,
-    METRICS,
-    NOT_SENT,
-    TABLES,
-    TYPES,
-    Table,
-    intervals,
-)
+from msgconv_async.export.rows import COMPLETE, METRICS, NOT_SENT, TABLES, TYPES, Table, intervals
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport, Interval
 
 _ARROW = {
@@ -57,10 +49,6 @@ SCHEMAS: Mapping[str, pa.Schema] = MappingProxyType(
 )
 """The columns of each table, by its name: times to the millisecond in UTC, 64-bit integers and
 floats. Only a metric may be null."""
-
-
-COMPLETE_FIELD = pa.field(COMPLETE, pa.bool_(), nullable=False)
-"""The column that tells whether a row's interval was complete when it was asked for."""
 
 
 def report_tables(account_id: str, report: ConversationReport) -> dict[str, pa.Table]:
@@ -127,12 +115,20 @@ def to_tables(buckets: Iterable[tuple[str, Interval]]) -> dict[str, pa.Table]:
     return {rows.name: rows.table(of_buckets) for rows in gathered}
 
 
+_COMPLETE = pa.field(COMPLETE, pa.bool_(), nullable=False)
+
+
+def complete_schema(name: str) -> pa.Schema:
+    """Return the schema of a table with the column ``complete``, as `with_complete` makes it."""
+    return SCHEMAS[name].append(_COMPLETE)
+
+
 def with_complete(rows: pa.Table, report: ConversationReport) -> pa.Table:
-    """Return a report's rows, each with whether its interval was complete as the last column."""
+    """Add to each of a report's rows whether its interval was complete when it was asked for."""
     still_open = [interval.end for interval in intervals(report) if not interval.complete]
     ends = rows["interval_end"]  # an end belongs to one interval
     found = compute.is_in(ends, value_set=pa.array(still_open, ends.type))
-    return rows.append_column(COMPLETE_FIELD, compute.invert(found))
+    return rows.append_column(_COMPLETE, compute.invert(found))
 
 
 _PAIRS = "an iterable of pairs, each an account id and an Interval"

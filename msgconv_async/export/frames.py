@@ -102,7 +102,7 @@ def _rows(
         for outcome in outcomes
         if (report := outcome.report) is not None
     ]
-    nothing = arrow.SCHEMAS[table.name].append(arrow.COMPLETE_FIELD).empty_table()
+    nothing = arrow.complete_schema(table.name).empty_table()
     return pyarrow.concat_tables([nothing, *parts])
 
 

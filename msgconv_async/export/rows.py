@@ -32,6 +32,10 @@ Row: TypeAlias = tuple[Value, ...]
 METRICS = ConversationMetrics.__struct_fields__
 """The twelve metrics, in the order of their columns."""
 
+COMPLETE = "complete"
+"""The last column of files and of Dask's frames: whether the row's interval was complete when it
+was asked for."""
+
 TYPES: MappingProxyType[str, type] = MappingProxyType(
     {
         "account_id": str,
@@ -43,9 +47,6 @@ TYPES: MappingProxyType[str, type] = MappingProxyType(
     }
 )
 """Types of the columns: aware UTC datetimes, 64-bit integers, floats. Only a metric may be None."""
-
-COMPLETE = "complete"
-"""The last column of files and frames: whether the interval was complete when it was asked for."""
 
 NOT_SENT = ConversationMetrics()
 """Totals that the server left out."""

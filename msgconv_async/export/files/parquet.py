@@ -9,7 +9,7 @@ from typing import BinaryIO
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import parquet
 
-from msgconv_async.export.arrow import COMPLETE_FIELD, SCHEMAS, report_tables, with_complete
+from msgconv_async.export.arrow import complete_schema, report_tables, with_complete
 from msgconv_async.export.files.base import TableFiles
 from msgconv_async.export.rows import Table
 from msgconv_async.protocol.report import ConversationReport
@@ -49,7 +49,7 @@ class _RowGroups:
     """One file's row groups; rows wait until there are enough for one."""
 
     def __init__(self, name: str, stream: BinaryIO) -> None:
-        self._writer = parquet.ParquetWriter(stream, SCHEMAS[name].append(COMPLETE_FIELD))
+        self._writer = parquet.ParquetWriter(stream, complete_schema(name))
         self._waiting: list[pa.Table] = []
         self._count = 0
 
