@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -65,6 +66,10 @@ class ApiError(MsgConvError):
         excerpt: The beginning of the response body, on one line, without invisible characters.
             Secrets are blanked out. It is ``"***"`` alone where too much of a secret was in it.
         retry_after: Seconds that the service asked to wait in its last answer, or None.
+        request_id: The name that the service, or a proxy before it, gave the request: what its
+            support asks for. Empty if it sent none.
+        headers: The response's headers that help its support, by their names in small letters: ids,
+            ``date``, ``server``, ``via``, and those about limits. No others, and no secret.
     """
 
     def __init__(
@@ -75,12 +80,17 @@ class ApiError(MsgConvError):
         account_id: str,
         excerpt: str = "",
         retry_after: float | None = None,
+        request_id: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status = status
         self.account_id = account_id
         self.excerpt = excerpt
         self.retry_after = retry_after
-        text = f"account {account_id}: {message} (HTTP {status})"
+        self.request_id = request_id
+        self.headers = dict(headers or {})
+        known = f", request {request_id}" if request_id else ""
+        text = f"account {account_id}: {message} (HTTP {status}{known})"
         super().__init__(f"{text}: {excerpt}" if excerpt else text)
 
 

@@ -54,6 +54,7 @@ from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
 from msgconv_async.names import Names, read_names
+from msgconv_async.otel import OpenTelemetry
 from msgconv_async.pacing.pacer import Turn
 from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
 
@@ -133,6 +134,15 @@ def setting_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
         yield "Pacer", name, keyword(Pacer, name), [None, "5", True, 0, [1, 2], (2, 1), (1, 2, 3)]
 
 
+async def _awaits(event: object) -> None:
+    """Would be called and never run."""
+
+
+class _Awaits:
+    async def __call__(self, event: object) -> None:
+        """As `_awaits`."""
+
+
 def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     """Yield the same of sessions, and of what reads."""
     make = ConversationSession
@@ -142,6 +152,8 @@ def session_settings() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "ConversationSession", "pacer", keyword(make, "pacer"), [None, 5, Pacer()]
     yield "ConversationSession", "coalesce", keyword(make, "coalesce"), [None, 1, "no"]
     yield "ConversationSession", "fresh_for", keyword(make, "fresh_for"), [None, *NO_NUMBER]
+    hook = keyword(make, "on_event")
+    yield "ConversationSession", "on_event", hook, [5, "x", _awaits, _Awaits()]
     yield "ConversationSession", "max_body", keyword(make, "max_body"), [*NO_WHOLE, 0]
 
     yield (
@@ -306,6 +318,8 @@ def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "gateway", "state", made("state"), [5, "", "a\0b", b"x", []]
     yield "gateway", "page", made("page"), [None, 1, "no"]
     yield "gateway", "pacer", made("pacer"), [None, 5, Pacer()]
+    for name in ("tracer_provider", "meter_provider"):
+        yield "OpenTelemetry", name, keyword(OpenTelemetry, name), [5, "x", OpenTelemetry]
     yield "gateway", "names", made("names"), [5, "names.toml", {"skills": {}}]
 
 
@@ -455,7 +469,7 @@ MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
     *("msgconv_async.export.arrow", "msgconv_async.export.files", "msgconv_async.export.frames"),
-    *("msgconv_async.blocking", "msgconv_async.names"),
+    *("msgconv_async.blocking", "msgconv_async.names", "msgconv_async.otel"),
     *("msgconv_async.gateway", "msgconv_async.sandbox"),
 )
 HANDED_OUT = (Turn,)
@@ -473,6 +487,8 @@ EXEMPT = {
     **dict.fromkeys(("ApiKey.headers", "BearerToken.headers", "RetryPolicy.lengthened"), CALLED),
     **dict.fromkeys(("ClientCredentials.login", "ClientCredentials.parse"), CALLED),
     **dict.fromkeys(("UserLogin.login", "UserLogin.parse"), CALLED),
+    **dict.fromkeys(("ApiKey.referring", "BearerToken.referring"), CALLED),
+    **dict.fromkeys(("ClientCredentials.referring", "UserLogin.referring"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
     **dict.fromkeys(("Names.account", "Names.skill", "Names.agent"), "an id has a name or not"),

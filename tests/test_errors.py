@@ -29,6 +29,7 @@ EXAMPLES = [
     BadRequest("bad request", status=400, account_id="12345678", excerpt='{"error":"interval"}'),
     Unauthorized("unauthorized", status=401, account_id="12345678"),
     RateLimited("too many requests", status=429, account_id="12345678", retry_after=1.5),
+    ApiError("gone", status=410, account_id="1", request_id="a1", headers={"x-request-id": "a1"}),
     ServerError("service unavailable", status=503, account_id="12345678", excerpt="busy"),
     UnexpectedResponse("not JSON", where="byte 17", account_id="12345678"),
     ConnectionFailed("connection refused", account_id="12345678"),
@@ -160,6 +161,15 @@ def test_api_error_tells_who_what_and_why() -> None:
 
     assert "account 12345678: bad request (HTTP 400): interval" == str(error)
     assert ("12345678", 400, "interval") == (error.account_id, error.status, error.excerpt)
+
+
+def test_api_error_tells_the_name_of_the_request() -> None:
+    """Support asks for it; without one nothing is said of it."""
+    error = BadRequest("bad", status=400, account_id="1", request_id="7f3c", headers={"via": "a"})
+
+    assert "account 1: bad (HTTP 400, request 7f3c)" == str(error)
+    assert ("7f3c", {"via": "a"}) == (error.request_id, error.headers)
+    assert ("", {}) == (EXAMPLES[4].request_id, EXAMPLES[4].headers)  # type: ignore[attr-defined]
 
 
 def test_rate_limited_tells_how_long_the_service_asked_to_wait() -> None:

@@ -115,7 +115,9 @@ def test_the_version_is_one() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", msgconv_async.__version__)
 
 
-@pytest.mark.parametrize("unwanted", ["cyclopts", "rich", "oauthlib", "plotext", "pyarrow", "dlt"])
+@pytest.mark.parametrize(
+    "unwanted", ["cyclopts", "rich", "oauthlib", "plotext", "pyarrow", "dlt", "opentelemetry"]
+)
 def test_importing_does_not_pull_in(unwanted: str) -> None:
     """What an extra brings is imported where it is used."""
     assert unwanted not in {name.partition(".")[0] for name in _imported()}

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from msgconv_async import Account, CheckpointStore, ClientCredentials
+from msgconv_async import Account, CheckpointStore, ClientCredentials, ConversationSession
 from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import Address, serving
@@ -86,6 +86,10 @@ def test_every_program_is_run_here() -> None:
         "Following over time",
         "Tables and ETL",
         "With FastAPI",
+        "A client that goes away",
+        "In tests",
+        "What happens inside",
+        "OpenTelemetry",
         "A report as tables",
         "In a dlt pipeline of your own",
         "From Python",
@@ -163,6 +167,99 @@ async def test_the_fastapi_service_answers_and_tells_nothing_of_an_unknown_accou
     assert (200, True) == (good.status_code, good.json()["resolved"] > 0)
     assert (502, {"detail": "Bad Gateway"}) == (bad.status_code, bad.json())
     assert 1 == sandbox.requests["10000001"]
+
+
+async def test_the_web_service_drops_the_call_of_a_client_that_is_gone(sandbox: Sandbox) -> None:
+    """With what its last line says to aiohttp."""
+    assert "handler_cancellation=True" in PROGRAMS["In a web service"]
+    application = _names("In a web service")["application"]()
+    asked, gone = asyncio.Event(), asyncio.Event()
+    sandbox.fault = _held(asked, gone)
+    async with TestServer(application, handler_cancellation=True) as server:
+        _, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"GET /resolved/10000001 HTTP/1.1\r\nHost: test\r\n\r\n")
+        await asyncio.wait_for(asked.wait(), 10)
+        writer.close()
+        await asyncio.wait_for(gone.wait(), 10)
+
+
+async def test_the_fastapi_service_drops_the_call_of_a_client_that_is_gone(
+    sandbox: Sandbox,
+) -> None:
+    """Within half a second; one that stays has its answer."""
+    app = _names("A client that goes away")["app"]
+    asked, gone = asyncio.Event(), asyncio.Event()
+    sandbox.fault = _held(asked, gone)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asked.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = "/resolved/10000001"
+    scope: dict[str, Any] = {"type": "http", "http_version": "1.1", "method": "GET", "headers": []}
+    async with ConversationSession() as session:
+        app.state.session = session
+        scope |= {"query_string": b"", "path": path, "raw_path": path.encode(), "scheme": "http"}
+        await asyncio.wait_for(app(scope, receive, send), 10)
+        await asyncio.wait_for(gone.wait(), 10)
+        assert 499 == sent[0]["status"]
+
+        sandbox.fault = _answered
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://test"
+        ) as client:
+            assert 200 == (await client.get(path)).status_code
+
+
+def _held(asked: asyncio.Event, gone: asyncio.Event) -> Any:
+    """Return a fault that never answers, and tells when it is asked and when it is dropped."""
+
+    async def hold(_: web.Request) -> web.Response:
+        asked.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            gone.set()
+        raise AssertionError
+
+    return hold
+
+
+async def _answered(_: web.Request) -> web.Response:
+    return web.Response(body=b'{"metricsTotals":{}}')
+
+
+async def test_the_two_ways_of_testing_pass(tmp_path: Path) -> None:
+    """In a pytest of their own, with anyio's plugin and no other."""
+    await asyncio.to_thread((tmp_path / "test_ours.py").write_text, PROGRAMS["In tests"])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "anyio", "test_ours.py"),
+        cwd=tmp_path,
+        env=dict(os.environ) | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert "2 passed" in out.decode()
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_what_happens_inside_is_printed() -> None:
+    """One request for two calls, one of which shares it."""
+    lines = await _output("What happens inside")
+    assert ["try 1: 200, 0.0 s in the queue"] == [line for line in lines if "try" in line]
+    assert {"fetched", "shared"} == {line.split()[2] for line in lines if "account" in line}
+
+
+@pytest.mark.usefixtures("sandbox")
+async def test_a_call_is_a_span_on_the_console() -> None:
+    """With its login and its question."""
+    lines = await _output("OpenTelemetry")
+    assert 1 == sum('"name": "msgconv call"' in line for line in lines)
+    assert 2 == sum('"name": "attempt"' in line for line in lines)
 
 
 async def test_many_accounts_are_printed_and_the_unknown_one_fails_alone(sandbox: Sandbox) -> None:

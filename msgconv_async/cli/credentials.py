@@ -1,7 +1,7 @@
-"""Finds the credentials of a command: names from options, secrets from the environment only.
+"""Finds the credentials of a command: names from options, secrets from the environment or files.
 
 A command line can be read by every user of the machine (``ps``) and stays in the shell's history,
-so there is no option for a secret.
+so there is no option for a secret. A variable that ends in ``_FILE`` names the file that holds one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
-from msgconv_async.client.access.accounts_file import read_secret
-from msgconv_async.client.access.credentials import (
-    BearerToken,
-    ClientCredentials,
-    Credentials,
-    UserLogin,
-)
+from msgconv_async.client.access.accounts_file import credentials_of, read_secret
+from msgconv_async.client.access.credentials import ClientCredentials, Credentials
 from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 
@@ -26,8 +22,11 @@ _CLIENT_SECRET, _TOKEN, _PASSWORD = (
 _CLIENT_ID, _USERNAME = "MSGCONV_CLIENT_ID or --client-id", "MSGCONV_USERNAME or --username"
 _WAYS = (
     "set MSGCONV_CLIENT_ID and MSGCONV_CLIENT_SECRET, or MSGCONV_TOKEN,"
-    " or MSGCONV_USERNAME and MSGCONV_PASSWORD"
+    " or MSGCONV_USERNAME and MSGCONV_PASSWORD; a variable that ends in _FILE, such as"
+    " MSGCONV_CLIENT_SECRET_FILE, names the file of a secret"
 )
+
+T = TypeVar("T")
 
 
 def find(
@@ -42,13 +41,18 @@ def find(
         client_id: The client id given, if any.
         username: The user name given, if any.
         base_url: The origin that they will be sent to, if known; a local sandbox has its own.
-        environment: The environment variables that hold the secrets.
+        environment: The environment variables that hold the secrets, or name their files.
 
     Raises:
         ConfigurationError: There are none, more than one kind, or one of a pair is missing.
     """
     secret, token, password = (
-        read_secret(name, environment) for name in (_CLIENT_SECRET, _TOKEN, _PASSWORD)
+        _place(key, variable, environment)
+        for key, variable in (
+            ("client_secret", _CLIENT_SECRET),
+            ("token", _TOKEN),
+            ("password", _PASSWORD),
+        )
     )
     given = {
         "client credentials": client_id or secret,
@@ -60,15 +64,17 @@ def find(
         raise ConfigurationError(f"more than one way to log in is given: {' and '.join(kinds)}")
     if token:
         with _naming(_TOKEN):
-            return BearerToken(token), ""
+            return credentials_of({"kind": "bearer"} | token, environment), ""
     if client_id or secret:
-        id_, secret = _half(_CLIENT_ID, client_id), _half(_CLIENT_SECRET, secret)
+        half = {"kind": "client", "client_id": _half(_CLIENT_ID, client_id)}
+        secret = _half(_CLIENT_SECRET, secret)
         with _naming(f"{_CLIENT_ID}, {_CLIENT_SECRET}"):
-            return ClientCredentials(id_, secret), ""
+            return credentials_of(half | secret, environment), ""
     if username or password:
-        name, password = _half(_USERNAME, username), _half(_PASSWORD, password)
+        half = {"kind": "user", "username": _half(_USERNAME, username)}
+        password = _half(_PASSWORD, password)
         with _naming(f"{_USERNAME}, {_PASSWORD}"):
-            return UserLogin(name, password), ""
+            return credentials_of(half | password, environment), ""
     if base_url and is_loopback_url(base_url):
         from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET  # noqa: PLC0415 - a server
 
@@ -76,6 +82,16 @@ def find(
             f"no credentials given for a server on this machine: using the sandbox's ({CLIENT_ID})"
         )
     raise ConfigurationError(f"no credentials: {_WAYS}")
+
+
+def _place(key: str, variable: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """Tell where a secret is, as an accounts file does; nothing if it is not given."""
+    file = environment.get(f"{variable}_FILE")
+    if read_secret(variable, environment) is None:
+        return {f"{key}_file": file} if file else {}
+    if file:
+        raise ConfigurationError(f"{variable} and {variable}_FILE are both set: keep one of them")
+    return {f"{key}_env": variable}
 
 
 @contextmanager
@@ -87,7 +103,7 @@ def _naming(variable: str) -> Iterator[None]:
         raise ConfigurationError(f"{variable}: {error}") from None
 
 
-def _half(name: str, value: str | None) -> str:
+def _half(name: str, value: T | None) -> T:
     if not value:
         raise ConfigurationError(f"{name} is missing: it takes both halves to log in")
     return value

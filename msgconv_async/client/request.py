@@ -28,6 +28,7 @@ from msgconv_async.errors import (
     RateLimited,
     Unauthorized,
 )
+from msgconv_async.events import Emit
 from msgconv_async.pacing.pacer import Ending, Pacer
 from msgconv_async.protocol.query import ConversationQuery, HttpRequest
 
@@ -47,6 +48,7 @@ class Requests:
         policy: When to ask again.
         origin: The origin of all services, if they share one.
         pacer: Returns an account's pacer, by the account's id.
+        emit: Takes the events; None if nobody listens.
     """
 
     def __init__(
@@ -55,10 +57,11 @@ class Requests:
         policy: RetryPolicy,
         origin: str | None,
         pacer: Callable[[str], Pacer],
+        emit: Emit | None = None,
     ) -> None:
         self._policy = policy
         self._quota = RetryQuota()
-        self._exchanges = Exchanges(transport, policy.attempt_timeout)
+        self._exchanges = Exchanges(transport, policy.attempt_timeout, emit)
         self._domains = Domains(self._exchanges, policy, self._quota, origin)
         self._logins = Logins(self._exchanges, policy, self._quota, self._domains)
         self._pacer = pacer
@@ -87,19 +90,24 @@ class Requests:
             await logins.log_in(account, deadline)
         pacer = self._pacer(account.id)  # not before: an account that is refused needs none
 
-        tried = await self._try(pacer, account, request, deadline, again=False)
+        tried = await self._try(pacer, account, request, deadline, number=1)
         if isinstance(tried.result, Answer):
             self._quota.answered(spent=0)
             return tried.result
 
         eta = functools.partial(pacer.eta, again=True)
-        retries = Retries(self._policy, self._quota, deadline, self._policy.throttle_wait, eta)
+        retries = Retries(
+            *(self._policy, self._quota, deadline, self._policy.throttle_wait),
+            eta=eta,
+            emit=self._exchanges.emit,
+        )
         renewed = moved = False
         while True:
             failure = tried.result
             if not renewed and _is_stale(failure) and logins.refused(account, tried.signer):
                 renewed = True
                 retries.pay_after(failure)
+                retries.repeats(failure)
                 if not logins.at_hand(account):
                     await logins.log_in(account, deadline)
             elif not moved and (
@@ -108,13 +116,14 @@ class Requests:
                 )
             ):
                 moved = True
+                retries.repeats(failure)
                 request = query.http_request(new, account.id)
             elif isinstance(failure, Repeatable):
                 paced = isinstance(failure, RateLimited) and _is_answering(pacer)
                 await retries.wait_after(failure, free=paced)
             else:
                 raise failure
-            tried = await self._try(pacer, account, request, deadline, again=True)
+            tried = await self._try(pacer, account, request, deadline, number=retries.number)
             if isinstance(tried.result, Answer):
                 retries.answered()
                 return tried.result
@@ -126,24 +135,36 @@ class Requests:
         request: HttpRequest,
         deadline: Deadline,
         *,
-        again: bool,
+        number: int,
     ) -> _Try:
         """Make one exchange in the account's turn.
+
+        Args:
+            pacer: The account's pacer.
+            account: The account.
+            request: What to send.
+            deadline: The caller's.
+            number: 1, or more where it repeats one that failed.
 
         Raises:
             MsgConvError: The exchange was not made: the turn would come too late, or the login that
                 it needed failed, which has retries of its own.
         """
+        again, queued = number > 1, 0.0
         start = pacer.start_at_once()
         if start is None:
             _check_queue(pacer, account, deadline, again=again)
+            queued = -asyncio.get_running_loop().time()
             start = await pacer.start_in_turn(again=again)
+            queued += start.at
         pacer.retried += again
         outcome: Ending = "neutral"
         asked: float | None = None
         try:
             signer = self._logins.at_hand(account) or await self._logins.log_in(account, deadline)
-            result = await self._exchange(account, request, signer, deadline)
+            result = await self._exchange(
+                account, request, signer, deadline, number=number, queued=queued
+            )
             outcome, asked = self._taken(result)
             if isinstance(result, Answer) and result.by_gateway:
                 pacer.open()
@@ -157,6 +178,9 @@ class Requests:
         request: HttpRequest,
         signer: RequestCredentials,
         deadline: Deadline,
+        *,
+        number: int,
+        queued: float,
     ) -> Answer | Failed:
         auth = signer.headers(request)
         try:
@@ -165,7 +189,9 @@ class Requests:
                 auth if request.body is None else {**auth, **JSON},
                 account.id,
                 deadline=deadline,
-                secrets=account.credentials.secrets,
+                secrets=lambda: (*account.credentials.secrets(), *signer.secrets()),
+                number=number,
+                queued=queued,
             )
         except (ApiError, ConnectionFailed) as error:
             return error

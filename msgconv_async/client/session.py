@@ -17,7 +17,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import NamedTuple, Self
 
 import aiohttp
 import anyio
@@ -27,7 +27,7 @@ from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.domains import is_loopback_url, parse_origin
 from msgconv_async.client.answer_cache import AnswerCache
 from msgconv_async.client.http.connections import Connector
-from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines
+from msgconv_async.client.http.deadlines import CallDeadline, Deadline, Deadlines, WatchedCall
 from msgconv_async.client.http.proxies import Proxies, proxies_of
 from msgconv_async.client.http.retry import RetryPolicy
 from msgconv_async.client.http.single_flight import SingleFlight
@@ -47,6 +47,7 @@ from msgconv_async.errors import (
     SessionUnusable,
     UnexpectedResponse,
 )
+from msgconv_async.events import Emit, Event, Source, emitter, is_asynchronous
 from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.decoding import decode_intervals, decode_report
 from msgconv_async.protocol.query import ConversationQuery
@@ -80,9 +81,7 @@ class _Net(NamedTuple):
     flights: SingleFlight[Answer]
     cache: AnswerCache
     unknown: _UnknownMembers
-
-
-CacheStatus: TypeAlias = Literal["hit", "shared", "fetched"]
+    emit: Emit | None
 
 
 class Shared(NamedTuple):
@@ -98,7 +97,7 @@ class Shared(NamedTuple):
 
     body: bytes
     at: datetime
-    source: CacheStatus
+    source: Source
     age: float
 
 
@@ -142,12 +141,16 @@ class ConversationSession:
         fresh_for: Seconds for which an answer may be given again to the same question, but never
             across a five-minute edge. The default, 0, gives none again.
         max_body: The most bytes of an answer, decoded, that are read.
+        on_event: Called with each event of `msgconv_async.events`: a call begins or ends, an
+            attempt is over, another will follow. It is called in the middle of the calls, so it
+            must be quick and must not wait. An exception that it raises is logged once and harms no
+            call.
 
     Raises:
         ConfigurationError: ``base_url`` is not an origin, or would carry credentials in the clear;
             ``pacer`` cannot be called, ``fresh_for`` is negative, ``max_body`` is below 1,
-            ``HTTPS_PROXY`` is not the address of a proxy, or ``http`` or ``retry`` is of another
-            type than said here.
+            ``HTTPS_PROXY`` is not the address of a proxy, ``on_event`` is not a plain function, or
+            ``http`` or ``retry`` is of another type than said here.
     """
 
     def __init__(
@@ -160,6 +163,7 @@ class ConversationSession:
         coalesce: bool = True,
         fresh_for: float = 0.0,
         max_body: int = MAX_BODY,
+        on_event: Callable[[Event], object] | None = None,
     ) -> None:
         if base_url is None:
             base_url = os.environ.get("MSGCONV_BASE_URL") or None
@@ -182,6 +186,12 @@ class ConversationSession:
         checks.number("fresh_for", fresh_for, "0 seconds or more, and finite")
         checks.whole("max_body", max_body, 1)
         checks.switch("coalesce", coalesce)
+        what = "a plain function that takes an event, or None"
+        if on_event is not None:
+            checks.function("on_event", on_event, what)
+            if is_asynchronous(on_event):
+                raise checks.refused("on_event", on_event, what)
+        self._on_event = on_event
         self._coalesce = coalesce
         self._fresh_for = fresh_for
         self._max_body = max_body
@@ -209,7 +219,8 @@ class ConversationSession:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT),
         )
         transport = Transport(http, self._max_body, self._proxies)
-        requests = Requests(transport, self._policy, self._origin, self._pacers.of)
+        emit = None if self._on_event is None else emitter(self._on_event)
+        requests = Requests(transport, self._policy, self._origin, self._pacers.of, emit)
         self._net = _Net(
             loop,
             http,
@@ -218,6 +229,7 @@ class ConversationSession:
             SingleFlight(),
             AnswerCache(self._fresh_for),
             _UnknownMembers(),
+            emit,
         )
         return self
 
@@ -314,8 +326,6 @@ class ConversationSession:
         _check(account, query, timeout)
         checks.number("max_wait", max_wait, "above 0 seconds", above=True, most=math.inf)
         question = (account, query)
-        if (kept := net.cache.get(question)) is not None:
-            return Shared(kept.body, kept.at, "hit", net.cache.age(question))
 
         async def ask(until: Deadline) -> Answer:
             answer = await net.requests.ask(account, query, until)
@@ -323,10 +333,14 @@ class ConversationSession:
             net.cache.keep(question, answer)
             return answer
 
-        source: CacheStatus = "shared" if question in net.flights else "fetched"
-        with _until(net, account, timeout, max_wait) as deadline:
-            answer = await net.flights.join(question, ask, deadline)
-        return Shared(answer.body, answer.at, source, 0.0)
+        with _until(net, account, timeout, max_wait) as call:
+            if (kept := net.cache.get(question)) is not None:
+                call.source = "hit"
+                return Shared(kept.body, kept.at, call.source, net.cache.age(question))
+            if question in net.flights:
+                call.source = "shared"
+            answer = await net.flights.join(question, ask, call)
+        return Shared(answer.body, answer.at, call.source, 0.0)
 
     def at_hand(self, account: Account, query: ConversationQuery) -> bool:
         """Tell whether `fetch_shared` would now need no request and no turn of its own."""
@@ -499,9 +513,15 @@ class ConversationSession:
             answer = await net.requests.ask(account, query, deadline)
             return answer, _decoded(net, answer, account, query)
         question = (account, query)
-        answer = net.cache.get(question) or await net.flights.join(
-            question, lambda until: net.requests.ask(account, query, until), deadline
-        )
+        kept = net.cache.get(question)
+        if kept is not None:
+            deadline.source, answer = "hit", kept
+        else:
+            if question in net.flights:
+                deadline.source = "shared"
+            answer = await net.flights.join(
+                question, lambda until: net.requests.ask(account, query, until), deadline
+            )
         report = _decoded(net, answer, account, query)
         net.cache.keep(question, answer)  # not before it is known to be an answer
         return answer, report
@@ -531,6 +551,8 @@ def _until(
     net: _Net, account: Account, timeout: float | None, max_wait: float = math.inf
 ) -> CallDeadline:
     seconds = math.inf if timeout is None else timeout
+    if net.emit is not None:
+        return WatchedCall(net.deadlines, account.id, seconds, max_wait, net.emit)
     return CallDeadline(net.deadlines, account.id, seconds, max_wait)
 
 

@@ -576,6 +576,31 @@ async def test_every_request_says_what_it_accepts() -> None:
     assert "Cookie" not in headers[0]
 
 
+async def test_an_error_keeps_the_headers_that_help_support() -> None:
+    """And of these nothing that is a secret, or unseen; any other header stays out."""
+    headers = {
+        "X-Request-Id": "7f3c-9a2e",
+        "CF-Ray": f"x{BEARER.token}x",
+        "Via": "1.1 cache\u200b",
+        "Set-Cookie": "session=1",
+        "X-Other": "a",
+    }
+    async with (
+        serving(answering(b"no", 400, headers)) as url,
+        ConversationSession(base_url=url) as session,
+    ):
+        with pytest.raises(BadRequest) as caught:
+            await session.fetch(WHO, QUERY)
+
+    error = caught.value
+    assert "7f3c-9a2e" == error.request_id
+    assert "(HTTP 400, request 7f3c-9a2e): no" in str(error)
+    assert {"x-request-id", "cf-ray", "via", "date", "server"} == set(error.headers)
+    assert "***" in error.headers["cf-ray"]
+    assert BEARER.token not in repr(error.headers)
+    assert "1.1 cache" == error.headers["via"]
+
+
 async def test_errors_of_the_library_are_what_comes_out() -> None:
     """Whatever a server does, the caller needs one except clause."""
     for answer in (b"", HALF, b"\r\n\r\n", b"HTTP/1.1 99999 X\r\n\r\n", bytes(range(256))):

@@ -35,8 +35,10 @@ from msgconv_async import (
     UserLogin,
     blocking,
 )
+from msgconv_async.events import Attempt, CallBegan, CallEnded, Event, Retry
 from msgconv_async.export import SKILL_METRICS
 from msgconv_async.export.frames import to_polars
+from msgconv_async.otel import OpenTelemetry
 
 
 def identify() -> list[Account]:
@@ -64,12 +66,27 @@ def configure(http: aiohttp.ClientSession) -> None:
     ConversationSession(http=http, base_url="http://127.0.0.1:8080", retry=None, max_body=2**20)
     ConversationSession(retry=RetryPolicy(waits=(1, 2.5), jitter=0), pacer=lambda: Pacer())  # noqa: PLW0108
     ConversationSession(pacer=Pacer)
+    ConversationSession(on_event=listen)
+    ConversationSession(on_event=OpenTelemetry())
     RetryPolicy(waits=[5], throttle_wait=2, login_throttle_wait=6.0, retry_after_ceiling=60)
 
     ConversationSession(http)  # type: ignore[call-arg]
     ConversationSession(retry=3)  # type: ignore[arg-type]
     ConversationSession(pacer=Pacer())  # type: ignore[arg-type]
+    ConversationSession(on_event=len)  # type: ignore[arg-type]
     RetryPolicy((1, 2))  # type: ignore[call-arg]
+
+
+def listen(event: Event) -> None:
+    match event:
+        case Attempt():
+            assert_type((event.status, event.error), tuple[int | None, MsgConvError | None])
+        case Retry():
+            assert_type(event.wait, float)
+        case CallBegan() | CallEnded():
+            assert_type(event.account_id, str)
+        case _:
+            assert_never(event)
 
 
 async def ask(account: Account, query: ConversationQuery) -> None:
@@ -138,6 +155,10 @@ async def follow(session: ConversationSession, query: ConversationQuery) -> Chec
     ) as closed:
         assert_type(closed.turns, int)
         assert_type(closed.moved, Move | None)
+        assert_type(closed.accounts, tuple[Account, ...])
+        closed.add(identify()[0])
+        closed.remove("1")
+        closed.add("1")  # type: ignore[arg-type]
     async with (
         CheckpointStore(Path("checkpoint.db")) as store,
         session.follow(

@@ -11,7 +11,10 @@
     host = "va.data.example.net"
 
 A key that ends in ``_env`` names the environment variable that holds the secret, so the file can be
-shown, kept and reviewed. ``host`` may be left out, and several accounts may share credentials.
+shown, kept and reviewed. One that ends in ``_file`` takes its place, as ``client_secret_file``, and
+names a file that holds nothing else: from the root on, or as ``$CREDENTIALS_DIRECTORY/name``, where
+systemd puts it. That file is read again at each login, so the secret can be replaced while a
+program runs. ``host`` may be left out, and several accounts may share credentials.
 """
 
 from __future__ import annotations
@@ -30,9 +33,11 @@ from msgconv_async.client.access.credentials import (
     BearerToken,
     ClientCredentials,
     Credentials,
+    Reference,
     UserLogin,
 )
 from msgconv_async.client.access.domains import check_host
+from msgconv_async.client.access.secret_files import is_secret_path, read_secret_file
 from msgconv_async.client.access.toml_lines import KeyPath, lines
 from msgconv_async.errors import ConfigurationError
 
@@ -56,7 +61,9 @@ def read_accounts(
 
     Credentials are of the kinds ``client`` (``client_id``, ``client_secret_env``), ``user``
     (``username``, ``password_env``), ``bearer`` (``token_env``) and ``api_key`` (``app_key``,
-    ``app_secret_env``, ``access_token_env``, ``access_token_secret_env``).
+    ``app_secret_env``, ``access_token_env``, ``access_token_secret_env``). Each ``_env`` names an
+    environment variable; in its place ``_file`` names a file, which is read again at each login, or
+    when a request was refused.
 
     Args:
         path: The file.
@@ -95,6 +102,60 @@ def read_secret(variable: str, environment: Mapping[str, str] = os.environ) -> s
             f"the environment variable {variable} ends in a line end, which no secret does"
         )
     return secret or None
+
+
+def credentials_of(
+    reference: Reference, environment: Mapping[str, str] = os.environ
+) -> Credentials:
+    """Read secrets once more, such as on another machine, where `Credentials` had them from.
+
+    Raises:
+        ConfigurationError: A variable is not set here, or holds what is no secret.
+    """
+    make, _ = _KINDS[reference["kind"]]
+    given = {_name(key): _value(key, reference[key], environment) for key in _keys(reference)}
+    return make(**given).referring(reference)
+
+
+def _keys(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that credentials need: for each secret, where it is."""
+    _, keys = _KINDS[entry["kind"]]
+    return tuple(file if (file := _in_file(key)) in entry else key for key in keys)
+
+
+def _name(key: str) -> str:
+    return key.removesuffix("_env").removesuffix("_file")
+
+
+def _in_file(key: str) -> str:
+    """Return the key that may stand in the place of one: a secret's file, instead of a variable."""
+    return f"{_name(key)}_file" if key.endswith("_env") else key
+
+
+def _value(key: str, given: Any, environment: Mapping[str, str]) -> str:
+    """Return what a key of credentials says, or the secret that it names.
+
+    Raises:
+        ConfigurationError: It says nothing, or there is no secret of that name.
+    """
+    if not isinstance(given, str) or not given:
+        raise ConfigurationError(f"{key} must be a string that is not empty")
+    if key.endswith("_file"):
+        if not is_secret_path(given):  # what stands here may be the secret itself
+            raise ConfigurationError(
+                f"{key} must be the path of a file, from the root on or $CREDENTIALS_DIRECTORY/name"
+            )
+        return read_secret_file(given)
+    if not key.endswith("_env"):
+        return given
+    if not _VARIABLE.fullmatch(given):  # what stands here may be the secret itself
+        raise ConfigurationError(
+            f"{key} must be the name of an environment variable, of capitals, digits and '_'"
+        )
+    secret = read_secret(given, environment)
+    if secret is None:
+        raise ConfigurationError(f"the environment variable {given} is not set, or empty")
+    return secret
 
 
 class _File:
@@ -139,33 +200,20 @@ class _File:
         if not isinstance(kind, str) or kind not in _KINDS:
             at = (*path, "kind") if kind is not None else path
             self._refuse(at, f"credentials {name}: kind must be one of {', '.join(_KINDS)}")
-        make, keys = _KINDS[kind]
+        for key in _KINDS[kind][1]:
+            if key in entry and (other := _in_file(key)) != key and other in entry:
+                self._refuse((*path, other), f"{key} and {other} are both given: keep one of them")
+        keys = _keys(entry)
         self._check(path, entry, ("kind", *keys))
-        given = {
-            key.removesuffix("_env"): self._value((*path, key), entry[key], key) for key in keys
-        }
+        for key in keys:
+            try:
+                _value(key, entry[key], self._environment)
+            except ConfigurationError as error:
+                self._refuse((*path, key), str(error))
         try:
-            return make(**given)
+            return credentials_of(entry, self._environment)
         except ConfigurationError as error:
             self._refuse(path, str(error))
-
-    def _value(self, path: KeyPath, given: Any, key: str) -> str:
-        if not isinstance(given, str) or not given:
-            self._refuse(path, f"{key} must be a string that is not empty")
-        if not key.endswith("_env"):
-            return given
-        if not _VARIABLE.fullmatch(given):  # what stands here may be the secret itself
-            self._refuse(
-                path,
-                f"{key} must be the name of an environment variable, of capitals, digits and '_'",
-            )
-        try:
-            secret = read_secret(given, self._environment)
-        except ConfigurationError as error:
-            self._refuse(path, str(error))
-        if secret is None:
-            self._refuse(path, f"the environment variable {given} is not set, or empty")
-        return secret
 
     def _account(
         self, path: KeyPath, entry: Any, credentials: Mapping[str, Credentials]
@@ -196,13 +244,15 @@ class _File:
                 self._refuse(
                     (*path, key),
                     f"a secret does not belong in this file: put it into an environment variable,"
-                    f" and name that as {key}_env",
+                    f" and name that as {key}_env, or into a file of its own, and name that as"
+                    f" {key}_file",
                 )
             known = ", ".join([*keys, *optional])
             self._refuse((*path, key), f"{key} is not known here; known are {known}")
         for key in keys:
             if key not in entry:
-                self._refuse(path, f"{key} is missing")
+                either = f", or {_in_file(key)}," if _in_file(key) != key else ""
+                self._refuse(path, f"{key}{either} is missing")
 
     def _refuse(self, path: KeyPath, why: str) -> Never:
         raise ConfigurationError(f"{self._name}, line {self._line(path)}: {why}") from None

@@ -16,9 +16,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import msgspec
 
 from msgconv_async.client.access.domains import AGENT_LOGIN, SENTINEL
+from msgconv_async.client.access.secret_files import read_secret_file
 from msgconv_async.client.http.transport import JSON, Answer
 from msgconv_async.errors import ConfigurationError, UnexpectedResponse
 from msgconv_async.protocol.query import HttpRequest
+
+Reference: TypeAlias = Mapping[str, str]
+"""An entry of an accounts file: a kind of credentials, their values, and where each secret is."""
 
 _D = TypeVar("_D")
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+", re.ASCII)
@@ -54,10 +58,15 @@ class _Kept:
     part of the object that holds it. `pickle` and `copy` work, for process pools, so a pickle holds
     the secret. A library that writes text by way of pickle's second protocol (as PyYAML does) is
     refused.
+
+    Attributes:
+        reference: The entry of the accounts file that they were read from. It says where the
+            secrets are, and holds none. None: they were given in a program.
     """
 
-    __slots__ = ()
+    __slots__ = ("reference",)
     __match_args__: ClassVar[tuple[str, ...]]
+    reference: Reference | None
     _shown: ClassVar[tuple[str, ...]] = ()
     """The names of the values that are no secrets."""
     values_of: ClassVar[Callable[[Any], Any]]
@@ -80,6 +89,29 @@ class _Kept:
                     " end, such as the one at the end of a file: pass it without"
                 )
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "reference", None)
+
+    def referring(self, reference: Reference | None) -> Self:
+        """Return a copy that knows where its secrets are."""
+        copy = type(self)(*self._values())
+        object.__setattr__(copy, "reference", reference)
+        return copy
+
+    def current(self) -> Self:
+        """Return them with the secrets that their files hold now; themselves if that is the same.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or holds no secret.
+        """
+        where = self.reference or {}
+        files = {name: path for name in self.__match_args__ if (path := where.get(f"{name}_file"))}
+        if not files:
+            return self
+        changed = self.__replace__(**{name: read_secret_file(files[name]) for name in files})
+        return self if changed == self else changed.referring(where)
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(f"cannot assign to field {name!r}")
@@ -108,11 +140,15 @@ class _Kept:
                 f"{type(self).__name__} holds a secret: it pickles, with a protocol above"
                 f" {_TEXT_PROTOCOL}, and is not written in any other way"
             )
-        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
+        return _again, (type(self), self._values(), self.reference)
 
     def __replace__(self, **changes: Any) -> Self:
         """Return a copy with other values, as `copy.replace` (Python 3.13) asks for."""
-        return type(self)(**{name: getattr(self, name) for name in self.__match_args__} | changes)
+        return type(self)(**dict(zip(self.__match_args__, self._values(), strict=True)) | changes)
+
+
+def _again(kind: type[_Kept], values: tuple[Any, ...], reference: Reference | None) -> _Kept:
+    return kind(*values).referring(reference)
 
 
 class RequestCredentials(_Kept):

@@ -120,8 +120,13 @@ class Domains:
         """
 
         async def ask(until: Deadline) -> str:
-            retries = Retries(self._policy, self._quota, until, self._policy.throttle_wait)
-            return await retrying(lambda: self._ask(account_id, service, until), retries)
+            retries = Retries(
+                *(self._policy, self._quota, until, self._policy.throttle_wait),
+                emit=self._exchanges.emit,
+            )
+            return await retrying(
+                lambda: self._ask(account_id, service, until, retries.number), retries
+            )
 
         key = (account_id, service)
         host = await self._flights.join(key, ask, deadline)
@@ -177,10 +182,16 @@ class Domains:
         origin = self._known[key] = intern(f"https://{host}")  # many accounts share a few hosts
         return origin
 
-    async def _ask(self, account_id: str, service: str, deadline: Deadline) -> str:
+    async def _ask(self, account_id: str, service: str, deadline: Deadline, number: int = 1) -> str:
         url = f"{DOMAIN_API}/api/account/{account_id}/service/{service}/baseURI.json?version=1.0"
         answer = await self._exchanges.send(
-            HttpRequest("GET", url), {}, account_id, deadline=deadline, limit=SMALL_BODY
+            HttpRequest("GET", url),
+            {},
+            account_id,
+            deadline=deadline,
+            purpose="lookup",
+            limit=SMALL_BODY,
+            number=number,
         )
         return parse_base_uri(answer.body, account_id)
 

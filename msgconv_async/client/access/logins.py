@@ -96,6 +96,7 @@ class Logins:
         self._quota = quota
         self._domains = domains
         self._held: dict[Account, _Held] = {}
+        self._replaced: dict[Account, RequestCredentials] = {}
         self._sweep_at = SWEEP
         self._flights = SingleFlight[RequestCredentials](cancel_lost=False)
         self._logouts: set[asyncio.Task[None]] = set()
@@ -104,7 +105,7 @@ class Logins:
         """Return what signs the account's requests; None if the account has to log in first."""
         credentials = account.credentials
         if isinstance(credentials, RequestCredentials):
-            return credentials
+            return self._replaced.get(account, credentials) if self._replaced else credentials
         if (held := self._held.get(account)) is None:
             return None
         held.used_at = now = asyncio.get_running_loop().time()
@@ -122,11 +123,23 @@ class Logins:
         )
 
     def refused(self, account: Account, signer: RequestCredentials) -> bool:
-        """Note a 401 for a request that `signer` signed; tell whether a new login may help."""
+        """Note a 401 for a request that `signer` signed; tell whether others may help.
+
+        They are a new login, or what the files of secrets hold by now.
+
+        Raises:
+            ConfigurationError: Such a file cannot be read, or holds no secret.
+        """
+        credentials = account.credentials
+        if isinstance(credentials, RequestCredentials):
+            current = credentials.current()
+            if current != signer:
+                self._replaced[account] = current
+            return current != signer
         held = self._held.get(account)
         if held is not None and held.signer is signer:
             self._drop(account)
-        return signer is not account.credentials
+        return True
 
     async def close(self) -> None:
         """End every user's session, as far as that can be done quickly."""
@@ -137,12 +150,17 @@ class Logins:
             await asyncio.wait(self._logouts)
 
     async def _log_in(self, account: Account, deadline: Deadline) -> RequestCredentials:
-        credentials = account.credentials
-        assert isinstance(credentials, LoginCredentials)  # noqa: S101 - only these log in
+        assert isinstance(account.credentials, LoginCredentials)  # noqa: S101 - only these log in
+        credentials = account.credentials.current()
         service = credentials.service
         before = self._held.get(account)
         known = self._domains.known(account.id, service)
         origin = known or await self._domains.find(account.id, service, deadline)
+
+        retries = Retries(
+            *(self._policy, self._quota, deadline, self._policy.login_throttle_wait),
+            emit=self._exchanges.emit,
+        )
 
         async def send() -> tuple[float, Answer]:
             request, headers = credentials.login(origin, account.id)
@@ -153,7 +171,8 @@ class Logins:
                 account.id,
                 deadline=deadline,
                 secrets=credentials.secrets,
-                login=True,
+                purpose="login",
+                number=retries.number,
             )
 
         async def send_where_it_lives() -> tuple[float, Answer]:
@@ -166,12 +185,10 @@ class Logins:
             if moved is None:
                 raise failure
             origin = moved
+            retries.repeats(failure)
             return await send()
 
-        asked_at, answer = await retrying(
-            send_where_it_lives,
-            Retries(self._policy, self._quota, deadline, self._policy.login_throttle_wait),
-        )
+        asked_at, answer = await retrying(send_where_it_lives, retries)
         login = credentials.parse(answer, account.id)
         held: _Held
         if isinstance(credentials, UserLogin):
@@ -259,5 +276,5 @@ class Logins:
                 login.csrf,
                 *login.cookies.values(),
             ),
-            login=True,
+            purpose="login",
         )

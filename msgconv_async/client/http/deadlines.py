@@ -8,6 +8,7 @@ that is broken off is cancelled, and ends when its task has cleaned up.
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import sys
 import traceback
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from msgconv_async.errors import DeadlineExceeded, MsgConvError, SessionUnusable
+from msgconv_async.events import CallBegan, CallEnded, Emit, Source
 
 
 class Deadline(Protocol):
@@ -174,9 +176,13 @@ class CallDeadline(Timed):
 
     Attributes:
         timeout: As given.
+        source: Where the answer of the call comes from.
     """
 
-    __slots__ = ("_account_id", "_at_last", "_deadlines", "_failure", "_handled", "timeout")
+    __slots__ = (
+        *("_account_id", "_at_last", "_deadlines", "_failure", "_handled"),
+        *("source", "timeout"),
+    )
 
     def __init__(
         self, deadlines: Deadlines, account_id: str, timeout: float, max_wait: float = math.inf
@@ -188,6 +194,7 @@ class CallDeadline(Timed):
         self._account_id = account_id
         self._failure: MsgConvError | None = None
         self.timeout = timeout
+        self.source: Source = "fetched"
 
     def __enter__(self) -> Self:
         self._handled = sys.exception()
@@ -233,6 +240,60 @@ class CallDeadline(Timed):
             before = str(self._failure).removeprefix(f"account {self._account_id}: ")
             message += f" since the last try failed: {before}"
         return DeadlineExceeded(message, account_id=self._account_id, timeout=self.timeout)
+
+
+class WatchedCall(CallDeadline):
+    """A call that tells when it begins, and how it ended.
+
+    Args:
+        deadlines: As `CallDeadline` takes it.
+        account_id: As `CallDeadline` takes it.
+        timeout: As `CallDeadline` takes it.
+        max_wait: As `CallDeadline` takes it.
+        emit: Takes the events.
+    """
+
+    __slots__ = ("_began", "_emit")
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        account_id: str,
+        timeout: float,
+        max_wait: float,
+        emit: Emit,
+    ) -> None:
+        super().__init__(deadlines, account_id, timeout, max_wait)
+        self._emit = emit
+        self._began = deadlines.loop.time()
+
+    def __enter__(self) -> Self:
+        self._emit(CallBegan(self._account_id))
+        return super().__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> Literal[False]:
+        ended = error
+        try:
+            super().__exit__(kind, error, traceback)
+        except MsgConvError as late:
+            ended = late
+            raise
+        finally:
+            self._emit(
+                CallEnded(
+                    self._account_id,
+                    self._deadlines.loop.time() - self._began,
+                    self.source,
+                    copy.copy(ended) if isinstance(ended, MsgConvError) else None,
+                    isinstance(ended, asyncio.CancelledError),
+                )
+            )
+        return False
 
 
 def _forget_locals(error: BaseException, handled: BaseException | None) -> None:

@@ -10,6 +10,7 @@ a session share it, and answers fill it again, as in the AWS SDKs.
 """
 
 import asyncio
+import copy
 import functools
 import logging
 import math
@@ -31,6 +32,7 @@ from msgconv_async.errors import (
     RateLimited,
     ServerError,
 )
+from msgconv_async.events import Emit, Retry
 
 T = TypeVar("T")
 E = TypeVar("E", bound=MsgConvError)
@@ -158,6 +160,10 @@ class Retries:
         deadline: No wait is begun that would overrun it.
         throttle_wait: The least seconds to wait after 429.
         eta: Returns in how many seconds the next exchange could be made at the earliest.
+        emit: Takes the events; None if nobody listens.
+
+    Attributes:
+        number: The number of the attempt that is made now, or was made last.
     """
 
     def __init__(
@@ -166,8 +172,12 @@ class Retries:
         quota: RetryQuota,
         deadline: Deadline,
         throttle_wait: float,
+        *,
         eta: Callable[[], float] = lambda: 0.0,
+        emit: Emit | None = None,
     ) -> None:
+        self.number = 1
+        self._emit = emit
         self._policy = policy
         self._quota = quota
         self._deadline = deadline
@@ -208,7 +218,14 @@ class Retries:
         level = logging.INFO if throttled else logging.WARNING
         _LOG.log(level, "%s; again in %.1f s", error, wait)
         self._deadline.failed(error)
+        self.repeats(error, wait)
         await asyncio.sleep(wait)
+
+    def repeats(self, error: Failed, wait: float = 0.0) -> None:
+        """Count another attempt, and tell of it."""
+        if self._emit is not None:
+            self._emit(Retry(error.account_id, self.number, copy.copy(error), wait))
+        self.number += 1
 
     def pay_after(self, error: Failed) -> None:
         """Pay for another try.

@@ -72,6 +72,17 @@ _LOGIN_STATUS: dict[int, tuple[type[errors.ApiError], str]] = {
 }
 
 
+_IDS = (
+    *("x-request-id", "request-id", "x-correlation-id", "x-trace-id", "x-amzn-requestid"),
+    *("x-amzn-trace-id", "x-amz-cf-id", "cf-ray"),
+)
+_TELLING = (
+    *(*_IDS, "date", "server", "via", "retry-after"),
+    *("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
+    *("ratelimit", "ratelimit-policy"),
+)
+"""The headers of a response that an error keeps; in any other a secret may stand."""
+
 GATEWAY = "Msgconv-Gateway"
 """The header by which a gateway (`msgconv_async.gateway`) is known. It says where an answer comes
 from, or which kind of failure it is. A client that sees it leaves the pace to the gateway."""
@@ -334,6 +345,7 @@ async def _refusal(
         body = await _read(response, _ERROR_BODY)
     except (aiohttp.ClientError, OSError):
         body = b""  # the status is known, and says more than a body that did not come
+    secrets = tuple(secrets)
     kinds = _LOGIN_STATUS if login else _STATUS
     other = (
         (errors.ServerError, "the service failed")
@@ -345,16 +357,26 @@ async def _refusal(
     if proxy is not None and response.content_type == "text/html":
         # A proxy that reads what passes answers in the service's place; the service sends JSON.
         message = f"{message}, or the proxy {name_of(proxy)} answered in its place"
+    headers = dict(_telling(response.headers, secrets))
     return kind(
         message,
         status=status,
         account_id=account_id,
+        request_id=next((headers[name] for name in _IDS if name in headers), ""),
+        headers=headers,
         excerpt=excerpt(body, secrets),
         retry_after=parse_retry_after(
             response.headers.get(RETRY_AFTER),
             parse_http_date(response.headers.get(DATE)) or datetime.now(UTC),
         ),
     )
+
+
+def _telling(headers: Mapping[str, str], secrets: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield the headers of a response that help a service's support, fit to be shown."""
+    for name in _TELLING:
+        if value := headers.get(name):
+            yield name, excerpt(value.encode(errors="replace"), secrets)
 
 
 def _secrets(headers: Mapping[str, str], proxy: URL | None) -> Iterator[str]:
