@@ -4,7 +4,8 @@ nginx on loopback serves the API page's own example to everybody. In each round 
 makes the same number of requests in this one process, in a new order; a ratio is taken to bare
 aiohttp in the same round (its answers are read and thrown away), and the median over the rounds
 counts. This library paces, retries and decodes as always; its pace is fixed far above what the
-machine can do, so that it is the work that is measured and not the waiting.
+machine can do, so that it is the work that is measured and not the waiting. Niquests takes part
+where it is installed.
 """
 
 from __future__ import annotations
@@ -19,12 +20,16 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import httpx
+import httpx2
 import requests
 
 from benchmarks.decode import pydantic_models
@@ -109,11 +114,24 @@ async def fetch_many(origin: str) -> AsyncIterator[Run]:
 
 
 @contextlib.asynccontextmanager
-async def httpx_pydantic(origin: str) -> AsyncIterator[Run]:
-    """Httpx and pydantic models."""
+async def httpx_pydantic(library: Any, origin: str) -> AsyncIterator[Run]:
+    """Httpx or its successor httpx2, and pydantic models."""
     url, adapter = origin + PATH, pydantic_models()
-    limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-    async with httpx.AsyncClient(headers=HEADERS, limits=limits) as http:
+    limits = library.Limits(max_connections=100, max_keepalive_connections=100)
+    async with library.AsyncClient(headers=HEADERS, limits=limits) as http:
+
+        async def ask() -> None:
+            adapter.validate_json((await http.get(url)).content)
+
+        yield workers(ask)
+
+
+@contextlib.asynccontextmanager
+async def niquests_pydantic(origin: str) -> AsyncIterator[Run]:
+    """Niquests and pydantic models."""
+    url, adapter = origin + PATH, pydantic_models()
+    niquests = import_module("niquests")  # see the extra `peers`
+    async with niquests.AsyncSession(headers=HEADERS, pool_maxsize=100) as http:
 
         async def ask() -> None:
             adapter.validate_json((await http.get(url)).content)
@@ -138,15 +156,19 @@ def unbounded() -> Pacer:
     return Pacer(rate=1e12, concurrency=1000)
 
 
-CONTENDERS = {
+CONTENDERS: dict[str, Callable[[str], contextlib.AbstractAsyncContextManager[Run]]] = {
     "aiohttp, read": lambda origin: bare(origin, len),
     "aiohttp, json.loads": lambda origin: bare(origin, json.loads),
     "aiohttp, decode_report": lambda origin: bare(origin, decode_report),
     "msgconv_async fetch": fetch,
     "msgconv_async fetch_many": fetch_many,
-    "httpx, pydantic models": httpx_pydantic,
+    "httpx, pydantic models": partial(httpx_pydantic, httpx),
+    "httpx2, pydantic models": partial(httpx_pydantic, httpx2),
+    "niquests, pydantic models": niquests_pydantic,
     "requests, connection per call": synchronous,
 }
+if find_spec("niquests") is None:
+    del CONTENDERS["niquests, pydantic models"]
 
 
 async def measure(rounds: int, count: int) -> None:

@@ -50,9 +50,11 @@ from msgconv_async.export.dask import read_metrics
 from msgconv_async.export.destination import destination
 from msgconv_async.export.files import FileFormat, WholeFile
 from msgconv_async.export.files.text import CsvFiles
+from msgconv_async.export.frames import to_pandas, to_polars
 from msgconv_async.export.pipeline import Reader, conversation_metrics
 from msgconv_async.export.store import Store
 from msgconv_async.gateway import gateway
+from msgconv_async.names import Names, read_names
 from msgconv_async.otel import OpenTelemetry
 from msgconv_async.pacing.pacer import Turn
 from msgconv_async.sandbox import Clock, Conversation, Recorded, Sandbox, Synthetic
@@ -204,8 +206,9 @@ def sandbox_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "Sandbox", "retry_after_date", date, [None, 1, "x", datetime.now(UTC)]
     yield "Sandbox.add", "conversations", Sandbox().add, [None, 5, "x", SAID, *ODD]
     fail = Sandbox().fail_next
-    yield "Sandbox.fail_next", "times", fail, [*NO_WHOLE, 0]
-    yield "Sandbox.fail_next", "status", keyword(fail, "status"), [*NO_WHOLE, 200, 600]
+    yield "Sandbox.fail_next", "status", fail, [*NO_WHOLE, 200, 600]
+    yield "Sandbox.fail_next", "times", keyword(fail, "times"), [*NO_WHOLE, 0]
+    yield "Sandbox.fail_next", "retry_after", keyword(fail, "retry_after"), NO_NUMBER
     yield "Sandbox.fail_next", "account_id", keyword(fail, "account_id"), [5, "5", []]
     known = Sandbox().account_ids[0]
     resolved = Sandbox().resolved
@@ -234,6 +237,8 @@ def export_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "roll_up", "intervals: interval", lambda it: roll_up(it, 60), [[BUCKET, BUCKET]]
     bad_minutes = [*NO_WHOLE, 0, -5, 7, 35, 10**400, 36526 * 1440, math.inf]
     yield "roll_up", "minutes", lambda it: roll_up([], it), bad_minutes
+    zones: list[Any] = [None, 5, "Europe/Berlin", timedelta()]
+    yield "roll_up", "zone", lambda it: roll_up([], 60, zone=it), zones
     rows = ACCOUNT_METRICS.rows
     yield "Table.rows", "account_id", lambda it: rows(it, REPORT), bad_id
     yield "Table.rows", "report", lambda it: rows("1", it), [None, 5, "x", ConversationReport()]
@@ -241,6 +246,11 @@ def export_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "report_tables", "report", lambda it: report_tables("1", it), [None, 5, "x"]
     bad_buckets = [None, 5, "x", [5], [("1",)], [("1", 5)], [(1, BUCKET)], {"1": BUCKET}]
     yield "to_tables", "buckets", to_tables, bad_buckets
+    for made in (to_pandas, to_polars):
+        frames: list[Any] = [None, 5, "x", [5], [REPORT], ConversationReport]
+        yield made.__name__, "answers", made, frames
+        yield made.__name__, "table", partial(made, []), [5, "account_metrics", TABLES, None]
+        yield made.__name__, "table", made, [[], REPORT]
     for make in (table_files, CsvFiles):
         what = "table_files" if make is table_files else "TableFiles"
         yield what, "folder", partial(_made, make, 0), bad_path
@@ -329,6 +339,15 @@ def gateway_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield "gateway", "pacer", made("pacer"), [None, 5, Pacer()]
     for name in ("tracer_provider", "meter_provider"):
         yield "OpenTelemetry", name, keyword(OpenTelemetry, name), [5, "x", OpenTelemetry]
+    yield "gateway", "names", made("names"), [5, "names.toml", {"skills": {}}]
+
+
+def name_cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
+    """Yield the same of names."""
+    for name, wrong in (("accounts", 4), ("skills", "4"), ("agents", True)):
+        bad: list[Any] = [None, 5, "x", {wrong: "x"}]
+        yield "Names", name, keyword(Names, name), [*bad, {"4": ""}, {"4": 5}]
+    yield "read_names", "path:", read_names, [None, 5, "/no/such/file.toml", "a\0b"]
 
 
 def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
@@ -341,6 +360,7 @@ def cases() -> Iterator[tuple[str, str, Call, list[Any]]]:
     yield from collection_cases()
     yield from dask_cases()
     yield from gateway_cases()
+    yield from name_cases()
 
 
 def session_cases() -> Iterator[tuple[str, str, Callable[[ConversationSession, Any], Any], Any]]:
@@ -468,9 +488,14 @@ async def test_a_wrong_argument_of_a_question_is_one_sentence(
 MODULES = (
     *("msgconv_async", "msgconv_async.export", "msgconv_async.export.pipeline"),
     *("msgconv_async.export.store", "msgconv_async.export.destination"),
-    *("msgconv_async.export.arrow", "msgconv_async.export.files"),
-    "msgconv_async.export.dask",
-    *("msgconv_async.gateway", "msgconv_async.sandbox", "msgconv_async.otel"),
+    *("msgconv_async.export.arrow", "msgconv_async.export.files", "msgconv_async.export.frames"),
+    *(
+        "msgconv_async.export.dask",
+        "msgconv_async.blocking",
+        "msgconv_async.names",
+        "msgconv_async.otel",
+    ),
+    *("msgconv_async.gateway", "msgconv_async.sandbox"),
 )
 HANDED_OUT = (Turn,)
 """Classes that are not in a module's list, and whose objects a user is given."""
@@ -491,9 +516,12 @@ EXEMPT = {
     **dict.fromkeys(("ClientCredentials.referring", "UserLogin.referring"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
     "Pacer.start_in_turn": CALLED,
+    **dict.fromkeys(("Names.account", "Names.skill", "Names.agent"), "an id has a name or not"),
+    **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
+    **dict.fromkeys(("complete_schema", "with_complete"), "given what report_tables has made"),
     "Reader.follow": "hands everything to ConversationSession.follow, which checks it",
+    "Reader.pacers": "hands everything to ConversationSession.pacer, which checks it",
     **dict.fromkeys(("client_of", "first_line", "where_to_set"), PART),
-    **dict.fromkeys(("complete_schema", "with_complete"), "a part of files and of Dask's frames"),
     "Conversation": "invented and decoded in large numbers; what takes them checks their members",
 }
 """The functions, methods and constructors whose parameters are not in the table, and why not.

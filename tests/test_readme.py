@@ -22,7 +22,9 @@ from msgconv_async import Account, CheckpointStore, ClientCredentials, Conversat
 from msgconv_async.cli.app import app
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import Address, serving
+from msgconv_async.names import read_names
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET, Clock, Sandbox
+from tests.sandbox.test_double import run_tests
 
 ROOT = Path(__file__).parents[1]
 READMES = [
@@ -86,17 +88,19 @@ def test_every_program_is_run_here() -> None:
         "In a web service",
         "Many accounts",
         "Following over time",
-        "ETL",
+        "Tables and ETL",
         "With FastAPI",
         "A client that goes away",
         "In tests",
         "What happens inside",
         "OpenTelemetry",
         "Bulk work on Dask",
+        "A report as tables",
         "In a dlt pipeline of your own",
         "From Python",
         "A limit that is known",
         "As a test double",
+        "In synchronous tests",
     ]
     assert tested == list(PROGRAMS)
     assert len(tested) == TEXT.count("```python\n")
@@ -293,8 +297,16 @@ async def test_following_hands_out_a_day_and_stores_where_it_stands(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("sandbox")
+async def test_the_notebooks_lines_print_what_each_skill_resolved() -> None:
+    head, *lines, _ = await _output("Tables and ETL")
+    assert "skill_id" == head
+    assert {"-1", "1", "2"} <= {line.split()[0] for line in lines}
+    assert all(int(line.split()[1]) > 0 for line in lines)
+
+
+@pytest.mark.usefixtures("sandbox")
 async def test_the_etl_program_writes_whole_buckets_once() -> None:
-    rows = list(csv.DictReader(await _output("ETL")))
+    rows = list(csv.DictReader(await _output("A report as tables")))
     keys = {(row["interval_end"], row["skill_id"], row["agent_id"]) for row in rows}
     assert len(rows) == len(keys) > 0
     assert 12 >= len({row["interval_end"] for row in rows})
@@ -336,7 +348,8 @@ async def test_a_pipeline_of_ones_own_loads_a_day(
 
 def test_airflow_runs_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a stand-in, for Airflow is larger than all of this."""
-    [program] = re.findall(r"^```py\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    programs = re.findall(r"^```py\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    [program] = [program for program in programs if "airflow" in program]
     commands: list[str] = []
 
     def dag(**_: Any) -> Callable[..., Any]:
@@ -367,6 +380,22 @@ def test_every_command_that_is_shown_is_one() -> None:
         app.parse_args(each.split(), exit_on_error=False, print_error=False)
 
 
+def test_the_pages_names_are_read(tmp_path: Path) -> None:
+    [example] = re.findall(r"^```toml\n(\[accounts\]\n.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    (tmp_path / "names.toml").write_text(example, encoding="utf-8")
+    names = read_names(tmp_path / "names.toml")
+    assert ("12345678 Shop", "4 Billing") == (names.account("12345678"), names.skill(4))
+
+
 async def test_the_test_double_holds_its_own_test() -> None:
     names = _names("As a test double")
     await names["test_a_failing_service_is_asked_again"]()
+
+
+def test_a_synchronous_test_uses_the_fixture(tmp_path: Path) -> None:
+    """In a project whose conftest.py is as the page says."""
+    [conftest] = re.findall(r"^```py\n(pytest_plugins.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
+    (tmp_path / "test_it.py").write_text(PROGRAMS["In synchronous tests"], encoding="utf-8")
+    code, out = run_tests(tmp_path)
+    assert (0, True) == (code, "1 passed" in out), out

@@ -24,7 +24,7 @@ from msgconv_async.cli.streams import unbroken_stdout
 
 _EXTRAS = {
     **dict.fromkeys(("cyclopts", "plotext", "rich"), ("the command line", "cli")),
-    **dict.fromkeys(("dlt", "filelock", "plotly", "sqlglot"), ("this command", "cli,etl")),
+    **dict.fromkeys(("dlt", "filelock", "sqlglot"), ("this command", "cli,etl")),
     "prometheus_client": ("this command", "cli,gateway"),
     "pyarrow": ("Parquet", "arrow"),
 }
@@ -59,14 +59,14 @@ def _exit_code(arguments: Sequence[str]) -> int:
         return BROKEN_PIPE
     except OSError as error:  # such as a disk that is full
         give_up(sys.stdout)
-        complain(f"cannot write: {error.strerror or 'stdout is closed'}")
+        complain(f"cannot write: {error.strerror or 'stdout is closed'}", "error")
         return FAILED
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRAS:
             raise
         what, extra = _EXTRAS[missing]
-        complain(f"{what} needs an extra: pip install 'msgconv-async[{extra}]' ({error})")
+        complain(f"{what} needs an extra: pip install '.[{extra}]' in a clone ({error})", "error")
         return USAGE
     return code
 

@@ -8,15 +8,22 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from threading import Event, Thread
 from types import FrameType
 from typing import NoReturn
 
-from msgconv_async.cli.console import FAILED, OK, complain
+import msgspec
+
+from msgconv_async.cli.accounts import hears_sighup, read_again
+from msgconv_async.cli.alive import Life, Round, Telling
+from msgconv_async.cli.console import FAILED, IN_USE, OK, SOME_FAILED, complain
+from msgconv_async.cli.failures import Failures, log_to_stderr
 from msgconv_async.cli.progress import Progress
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import ConversationSession
@@ -25,6 +32,7 @@ from msgconv_async.export.destination import StoreInUse
 from msgconv_async.export.pipeline import Batch, Emptied, Reader, conversation_metrics
 from msgconv_async.export.shards import Shard
 from msgconv_async.export.store import Store
+from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import Ids
 
@@ -45,6 +53,14 @@ _GRACE = 3.0
 _IN_USE = (15.0, 45.0)
 """Seconds after which a store is tried again that another collector was at work on."""
 
+_PATIENCE = timedelta(minutes=15)
+"""A collector that ended no round for so long, or for three of its rounds, is not healthy."""
+
+_HEED = 0.5
+"""Seconds in which a signal is heeded between rounds."""
+
+_NOWHERE = Telling()
+
 _STOPPED = "stopped; the next run goes on from where the last round ended"
 
 
@@ -60,6 +76,9 @@ class Collect:
         agents: As `conversation_metrics` takes them.
         groups: As `conversation_metrics` takes them.
         note: A note to say before anything is asked, or an empty text.
+        file: The accounts file, to be read again at SIGHUP; None if there is none.
+        telling: Where to tell how it goes.
+        metrics: Write a line of JSON to stdout after each round.
 
     Raises:
         ConfigurationError: ``every`` is out of range.
@@ -77,55 +96,136 @@ class Collect:
         agents: Ids | None,
         groups: Ids | None,
         note: str = "",
+        file: Path | None = None,
+        telling: Telling = _NOWHERE,
+        metrics: bool = False,
     ) -> None:
         if every is not None and not BUCKET <= every <= LONGEST:
             whole = every % _MINUTE == timedelta()
             given = f"{every / _MINUTE:g}m" if whole else f"{every.total_seconds():g}s"
             raise ConfigurationError(f"--every={given}: it must be 5m to 12h")
         self._store = store
-        part = Shard.of(shard)
-        self._accounts = [account for account in accounts if part.holds(account.id)]
-        self._shard = "" if shard is None else f", shard {part} of {len(accounts)} accounts"
+        self._shard = shard
         self._in_use = False
         self._every = every
         self._note = note
-        self._source = partial(
-            conversation_metrics,
-            accounts,
-            shard=shard,
-            skills=skills,
-            agents=agents,
-            groups=groups,
+        self._file = file
+        self._metrics = metrics
+        self._hung_up = False
+        self._failures = Failures()
+        self._life = Life("collect", telling, max(3 * (every or BUCKET), _PATIENCE))
+        self._source_of = partial(
+            conversation_metrics, shard=shard, skills=skills, agents=agents, groups=groups
         )
-        self._source()  # a mistake shows before anything is asked
+        self._take(accounts)
+        self._source_of(accounts)  # a mistake shows before anything is asked
+
+    def _take(self, accounts: Sequence[Account]) -> None:
+        """Collect these accounts from now on."""
+        part = Shard.of(self._shard)
+        self._all = accounts
+        self._accounts = [account for account in accounts if part.holds(account.id)]
+        self._whose = "" if self._shard is None else f", shard {part} of {len(accounts)} accounts"
+        self._life.has(account.id for account in self._accounts)
 
     def run(self, session: Callable[[], ConversationSession]) -> int:
         """Collect one round, or round after round until something stops it, such as Ctrl-C."""
         if self._note:
             complain(self._note)
-        with _private(), _stoppable(), Reader(session) as reader:
-            code, said = FAILED, ""
+        log_to_stderr(logging.WARNING, self._failures)
+        with (
+            _private(),
+            _stoppable(),
+            self._hearing(),
+            Reader(session) as reader,
+            self._life.told(),
+        ):
             while True:
                 begun = time.monotonic()
-                try:
-                    code, said = self._round(reader)
-                except ConfigurationError as error:
-                    if not said:
-                        raise
-                    said = str(error)  # what worked before may work again
+                self._read_again()
+                code, said = self._round(reader)
+                level = "info" if code == OK else "warning"
                 if self._every is None:
-                    complain(said)
+                    complain(said, level)
                     return code
                 rest = max(0.0, begun + self._every.total_seconds() - time.monotonic())
                 if self._in_use:  # by chance, or the same collector would be kept off every time
                     rest = min(rest, random.uniform(*_IN_USE))  # noqa: S311 - no secret
-                now = datetime.now(UTC)
-                following = now + timedelta(seconds=rest)
-                complain(f"{now:%Y-%m-%d %H:%M:%S} UTC: {said}; next round at {following:%H:%M:%S}")
-                time.sleep(rest)
+                following = datetime.now(UTC) + timedelta(seconds=rest)
+                complain(f"{said}; next round at {following:%H:%M:%S}", level)
+                self._rest(rest)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait for the next round; a signal to read the accounts again is heeded meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _HEED))
+            self._read_again()
+
+    @contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """Take SIGHUP as the word to read the accounts file again.
+
+        A terminal sends the same signal when it is closed, and then it ends the command as usual.
+        """
+        if self._file is None or self._every is None or not hears_sighup():
+            yield
+            return
+
+        def hang_up(_number: int, _frame: FrameType | None) -> None:
+            self._hung_up = True
+
+        before = signal.signal(signal.SIGHUP, hang_up)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+    def _read_again(self) -> None:
+        """Read the accounts file again, if that was asked for."""
+        if self._hung_up and self._file is not None:
+            self._hung_up = False
+            if (accounts := read_again(self._file, self._all)) is not None:
+                self._take(accounts)
 
     def _round(self, reader: Reader) -> tuple[int, str]:
-        """Collect once; return the exit code, and a sentence about the round."""
+        """Collect once, tell it, and return the exit code and a sentence about the round."""
+        begun = time.monotonic()
+        self._life.pacers = reader.pacers(self._accounts)
+        before = _sent(self._life.pacers)
+        failed = set[str]()
+        progress = Progress(len(self._accounts), then="loading")
+        code, said = self._collect(reader, progress, failed)
+        self._failures.sum_up()
+        stored = code in {OK, SOME_FAILED}
+        for account in self._accounts:
+            if account.id in failed:
+                self._life.failed(account.id)
+            elif stored:
+                self._life.read(account.id)
+        sent = _sent(self._life.pacers) - before
+        ended = Round(
+            ended=datetime.now(UTC),
+            seconds=round(time.monotonic() - begun, 3),
+            accounts=len(self._accounts),
+            failed=len(failed),
+            rows=progress.rows if stored else 0,
+            requests=sent["sent"],
+            throttled=sent["throttled"],
+            retried=sent["retried"],
+            error=None if stored else said,
+        )
+        self._life.ended(ended)
+        self._life.save()
+        if self._metrics:
+            print(msgspec.json.encode(ended).decode(), flush=True)  # noqa: T201 - a command does
+        return code, said
+
+    def _collect(self, reader: Reader, progress: Progress, failed: set[str]) -> tuple[int, str]:
+        """Collect once; return the exit code, and a sentence about the round.
+
+        The accounts that failed are added to a set.
+        """
         over = timedelta()
         self._in_use = False
         if self._every is not None:
@@ -134,18 +234,23 @@ class Collect:
 
         def watch(batch: Batch) -> None:
             emptied.extend(batch.emptied)
+            failed.update(failure.account.id for failure in batch.failures)
             progress.done(batch.turns, rows=batch.rows, failed=len(batch.failures))
 
         try:
-            with Progress(len(self._accounts), then="loading") as progress:
+            with progress:
                 append = not self._store.merges
-                source = self._source(append=append, over=over, reader=reader, watch=watch)
+                source = self._source_of(
+                    self._all, append=append, over=over, reader=reader, watch=watch
+                )
                 self._store.load(source, emptied)
-        except ConfigurationError:
-            raise
+        except ConfigurationError as error:
+            if not self._life.rounds:
+                raise
+            return FAILED, str(error)  # what worked before may work again
         except StoreInUse as error:
             self._in_use = True
-            return FAILED, str(error)
+            return IN_USE, str(error)
         except MsgConvError as error:
             return FAILED, str(error)
         except Exception as error:
@@ -153,8 +258,20 @@ class Collect:
                 raise
             _LOG.exception("this is a bug in msgconv")
             return FAILED, f"the round failed: {type(error).__name__}"
-        said = f"{progress.summary()} into {self._store}{self._shard}"
-        return FAILED if progress.failed else OK, said
+        said = f"{progress.summary()} into {self._store}{self._whose}"
+        if not failed:
+            return OK, said
+        some = progress.rows or len(failed) < len(self._accounts)
+        return SOME_FAILED if some else FAILED, said
+
+
+def _sent(pacers: Mapping[str, Pacer]) -> Counter[str]:
+    """Return what was sent through pacers, up to now."""
+    found = Counter[str]()
+    for pacer in pacers.values():
+        stats = pacer.stats()
+        found.update(sent=stats.sent, throttled=stats.throttled, retried=stats.retried)
+    return found
 
 
 @contextmanager

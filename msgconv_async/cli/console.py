@@ -4,20 +4,68 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO, TypeAlias
 
-from msgconv_async.cli.streams import visible
+import msgspec
 
-OK, FAILED, USAGE = 0, 1, 2
+from msgconv_async.cli.streams import visible, visible_json
+
+OK, FAILED, USAGE, SOME_FAILED, IN_USE = range(5)
 INTERRUPTED, BROKEN_PIPE, TERMINATED = (128 + number for number in (2, 13, 15))
-"""All is well, something failed, the command line was wrong; Ctrl-C, the reader of the output went
-away (as ``yes | head -1`` exits), SIGTERM."""
+EXIT_CODES = {
+    OK: "all well",
+    FAILED: "nothing came of it",
+    USAGE: "the command line or a setting is wrong",
+    SOME_FAILED: "some accounts failed and others did not",
+    IN_USE: "another collector is at work on the data",
+    INTERRUPTED: "interrupted by Ctrl-C",
+    BROKEN_PIPE: "the reader of the output went away",
+    TERMINATED: "terminated by SIGTERM",
+}
+"""The codes with which commands exit, and what they mean."""
+
+LogFormat: TypeAlias = Literal["text", "json"]
 
 
-def complain(message: str) -> None:
-    """Write a line on stderr. The command does not fail if that cannot be written."""
+class _Style(msgspec.Struct):
+    """How lines on stderr are written."""
+
+    format: LogFormat = "text"
+    dated: bool = False
+
+
+_style = _Style()
+
+
+def write_lines(format: LogFormat = "text", *, dated: bool = False) -> None:  # noqa: A002
+    """Say how lines on stderr are written from now on.
+
+    Args:
+        format: As text, or each as a JSON object with ``time``, ``level`` and ``message``.
+        dated: Begin each line of text with the time: for commands that go on.
+    """
+    _style.format, _style.dated = format, dated
+
+
+def complain(message: str, level: str = "info", **members: Any) -> None:
+    """Write a line on stderr. The command does not fail if that cannot be written.
+
+    Args:
+        message: What to say.
+        level: How grave it is, in JSON: ``info``, ``warning`` or ``error``.
+        members: What else the line holds, in JSON.
+    """
+    now = datetime.now(UTC)
+    if _style.format == "json":
+        time = f"{now:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+        said = {"time": time, "level": level, "message": message, **members}
+        line = visible_json(msgspec.json.encode(said)).decode()
+    else:
+        line = f"{f'{now:%Y-%m-%d %H:%M:%S} UTC: ' if _style.dated else ''}{visible(message)}"
+        line = f"msgconv: {line}"
     try:
-        print(f"msgconv: {visible(message)}", file=sys.stderr)  # noqa: T201 - a command does
+        print(line, file=sys.stderr)  # noqa: T201 - a command does
     except BlockingIOError:  # no program reads it for now
         pass
     except OSError:

@@ -18,13 +18,14 @@ from rich.text import Text
 from msgconv_async.cli import show
 from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.chart import chart
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.cli.figures import COUNTS, LONG_HEADINGS, MILLISECONDS, TOTAL_TIME, Figures
-from msgconv_async.cli.parameters import log_to_stderr
 from msgconv_async.cli.progress import Ticker
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import ClientCredentials
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.export import TABLES
+from msgconv_async.names import Names
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationMetrics, ConversationReport
@@ -88,10 +89,11 @@ async def run() -> int:
         asking = Asking(accounts, LAST_DAY, max_in_flight=IN_FLIGHT)
         code = await _ask(session, asking, "24 hours of every account", day.add)
         seconds = time.monotonic() - began
-        console.print(_accounts(day), MILLISECONDS, "", _chart(day, console), sep="\n")
+        table = _accounts(day, sandbox.names)
+        console.print(table, MILLISECONDS, "", _chart(day, console), sep="\n")
 
         asking = Asking(accounts * REPEATS, LAST_HOUR, max_in_flight=IN_FLIGHT)
-        code |= await _ask(session, asking, f"the last hour, {REPEATS} times over")
+        code = await _ask(session, asking, f"the last hour, {REPEATS} times over") or code
         pacers = [session.pacer(account) for account in accounts]
         console.print("", _outcome(pacers, day.rows, seconds, time.monotonic() - began), sep="\n")
     return code
@@ -109,7 +111,7 @@ async def _ask(
     return asking.exit_code(answered)
 
 
-def _accounts(day: DayTotals) -> Table:
+def _accounts(day: DayTotals, names: Names) -> Table:
     """Show the busiest accounts, the others together, and all of them."""
     table = show.grid(
         "24 hours in intervals of 5 minutes, by skill and agent: resolved conversations",
@@ -119,7 +121,7 @@ def _accounts(day: DayTotals) -> Table:
     busiest = sorted(day.by_account.items(), key=lambda account: -account[1][COUNTS[0]])
     others = _sum(sums for _, sums in busiest[SHOWN:])
     for account_id, sums in busiest[:SHOWN]:
-        table.add_row(account_id, *_cells(sums))
+        table.add_row(names.account(account_id), *_cells(sums))
     table.add_row(f"{len(busiest) - SHOWN} others", *_cells(others), end_section=True)
     everything = _sum(day.by_account.values())
     table.add_row(f"all {len(busiest)}", *_cells(everything), style="bold")

@@ -9,7 +9,7 @@ import anyio
 
 from msgconv_async.cli.console import OK, complain
 from msgconv_async.cli.demo import ACCOUNTS, LATENCY, LIMIT
-from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.credentials import BearerToken, ClientCredentials
 from msgconv_async.client.session import ConversationSession
@@ -38,7 +38,7 @@ async def run(port: int) -> int:
     async with Sandbox(accounts=ACCOUNTS, concurrency=LIMIT, latency=LATENCY) as sandbox:
         credentials = ClientCredentials(CLIENT_ID, CLIENT_SECRET)
         accounts = [Account(account_id, credentials) for account_id in sandbox.account_ids]
-        app = gateway(accounts, base_url=sandbox.url)
+        app = gateway(accounts, base_url=sandbox.url, names=sandbox.names)
         app.middlewares.append(for_this_machine)
         async with serving(app, place, _GRACE) as url:
             print(f"listening on {url}", flush=True)  # noqa: T201 - it is what a command does

@@ -12,6 +12,7 @@ import anyio
 from msgconv_async.cli import show
 from msgconv_async.cli.asking import Asking
 from msgconv_async.cli.console import complain
+from msgconv_async.cli.failures import Failures
 from msgconv_async.cli.output import (
     CSV_HEADER,
     Format,
@@ -96,13 +97,16 @@ class Fetch:
                         account, self.asking.query, timeout=self.asking.timeout
                     )
                 except MsgConvError as error:
-                    complain(str(error))
+                    failures.add(error)
             ticker.done()
+
+        failures = Failures()
 
         with self._ticker() as ticker:
             async with anyio.create_task_group() as group:
                 for account in self.asking.accounts:
                     group.start_soon(ask, account)
+        failures.sum_up()
         if documents:
             match self.asking.accounts:
                 case [account]:

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 from msgconv_async import checks
 from msgconv_async.cli.console import OK, complain
-from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.access.domains import is_loopback_url
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.gateway import gateway
 from msgconv_async.gateway.serve import PORT, Address, for_this_machine, serving, stop_signal
+from msgconv_async.names import Names
 
 
 def token(variable: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -60,6 +61,7 @@ async def run(
     token: str | None,
     state: Path | None,
     page: bool,
+    names: Names,
     grace: float,
 ) -> int:
     """Serve until SIGINT (Ctrl-C) or SIGTERM."""
@@ -80,6 +82,7 @@ async def run(
         token=token,
         state=state,
         page=page,
+        names=names,
     )
     if token is None and place.unix is None:
         app.middlewares.append(for_this_machine)

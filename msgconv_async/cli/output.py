@@ -18,6 +18,7 @@ from msgconv_async.export.rows import Row
 from msgconv_async.protocol.report import ConversationReport
 
 Format: TypeAlias = Literal["table", "json", "ndjson", "csv"]
+ReportFormat: TypeAlias = Literal["table", "csv", "json"]
 
 CSV_COLUMNS = ("table", *SKILL_AGENT_METRICS.columns, COMPLETE)
 """The columns of every table: those of the table that has every key."""

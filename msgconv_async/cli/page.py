@@ -11,9 +11,8 @@ from string import Template
 from typing import Any
 
 import msgspec
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-from msgconv_async.cli.captions import marked, notes, period, skill_name
+from msgconv_async.cli.captions import marked, notes, part_name, period
 from msgconv_async.cli.figures import Figures
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.history import Day, History, total
@@ -28,23 +27,24 @@ class _Page(Template):
     delimiter = "%%"
 
 
-def page(dataset: str, history: History) -> bytes:
-    """Return the page of a history: a summary, charts by skill, and a table of all figures.
+def page(history: History) -> bytes:
+    """Return the page of a history: a summary, charts of each part, and a table of all figures.
 
     Its content security policy allows the two scripts by their hashes, and no request. A value
     from outside could not run even if it were not escaped.
     """
-    folder = files("msgconv_async.cli")
-    scripts = {"plotly": get_plotlyjs(), "script": (folder / "page.js").read_text("utf-8")}
+    scripts = {"chart": _text("vendor/uPlot.iife.min.js"), "script": _text("cli/page.js")}
     return (
-        _Page((folder / "page.html").read_text("utf-8"))
+        _Page(_text("cli/page.html"))
         .substitute(
             scripts,
-            title=escape(visible(f"Resolved conversations: {dataset}")),
-            period=escape(period(history)),
+            chart_style=_text("vendor/uPlot.min.css"),
+            zone=escape(history.zone),
+            part=history.by.capitalize(),
+            period=escape(visible(period(history))),
             options="".join(
-                f'<option value="{number}">{escape(skill_name(skill))}</option>'
-                for number, skill in enumerate(history.by_skill)
+                f'<option value="{number}">{escape(visible(part_name(part, history)))}</option>'
+                for number, part in enumerate(history.by_part)
             ),
             rows="\n".join(_rows(history)),
             notes="\n".join(f"<p>{escape(note)}</p>" for note in notes(history)),
@@ -57,6 +57,10 @@ def page(dataset: str, history: History) -> bytes:
     )
 
 
+def _text(path: str) -> str:
+    return files("msgconv_async").joinpath(*path.split("/")).read_text("utf-8")
+
+
 def _hash(script: str) -> str:
     return b64encode(sha256(script.encode()).digest()).decode()
 
@@ -66,12 +70,12 @@ def _partial(mark: str, history: History) -> str:
 
 
 def _rows(history: History) -> Iterator[str]:
-    for number, (skill, days) in enumerate(history.by_skill.items()):
+    for number, (part, days) in enumerate(history.by_part.items()):
         for day in days:
             cells = Figures.of_day(day).written()
             yield (
                 f'<tr data-skill="{number}"><th scope="row">{marked(day.day, history)}</th>'
-                f'<td class="skill">{escape(skill_name(skill))}</td>'
+                f'<td class="skill">{escape(visible(part_name(part, history)))}</td>'
                 f"{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
             )
 
@@ -79,9 +83,10 @@ def _rows(history: History) -> Iterator[str]:
 def _data(history: History) -> str:
     """Return the data of the script, as JSON that cannot end the element around it."""
     data = {
+        "by": history.by,
         "days": history.calendar,
         "partial": list(history.partial),
-        "skills": [_skill(days, history) for days in history.by_skill.values()],
+        "skills": [_skill(days, history) for days in history.by_part.values()],
     }
     return msgspec.json.encode(data).decode().replace("<", "\\u003c")
 

@@ -6,16 +6,20 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cyclopts import Parameter, Token
 
-from msgconv_async.cli.console import complain
+from msgconv_async.cli.alive import Telling
+from msgconv_async.cli.console import LogFormat, write_lines
+from msgconv_async.cli.failures import log_to_stderr
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.session import TIMEOUT, ConversationSession
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.names import Names, read_names
 from msgconv_async.protocol.query import ConversationQuery
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ _TIME = re.compile(
 
 def _time(_type: object, tokens: Sequence[Token]) -> timedelta:
     """Read a time such as 30m, 1h or 1h30m."""
+    if re.fullmatch("[0-9]{1,4}", tokens[0].value):
+        raise ValueError(f"{tokens[0].value!r} has no unit: for minutes, write {tokens[0].value}m")
     found = _TIME.fullmatch(tokens[0].value)
     try:
         return timedelta(**{unit: int(count or 0) for unit, count in found.groupdict().items()})  # type: ignore[union-attr]
@@ -55,6 +61,20 @@ def _shard(_type: object, tokens: Sequence[Token]) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def _zone(_type: object, tokens: Sequence[Token]) -> tzinfo:
+    """Read the name of a time zone, such as Europe/Berlin."""
+    name = tokens[0].value
+    try:
+        return UTC if name.upper() == "UTC" else ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError):  # OSError: of a folder, such as Europe
+        raise ValueError(f"{name!r} is not the name of a time zone such as Europe/Berlin") from None
+
+
+def _names(_type: object, tokens: Sequence[Token]) -> Names:
+    """Read a file of names."""
+    return read_names(tokens[0].value)
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 WholeOrNone = Annotated[int | None, Parameter(converter=_whole)]
 Time = Annotated[timedelta | None, Parameter(converter=_time)]
@@ -62,6 +82,10 @@ ShardOrNone = Annotated[
     tuple[int, int] | None, Parameter(converter=_shard, n_tokens=1, negative_iterable="")
 ]
 IdsOption = Annotated[str | None, Parameter(allow_leading_hyphen=True)]  # -1 is a skill
+Zone = Annotated[tzinfo, Parameter(converter=_zone, show_default=False)]
+NamesFile = Annotated[
+    Names, Parameter(name="--names", converter=_names, n_tokens=1, show_default=False)
+]
 Switch = Annotated[bool, Parameter(negative="")]
 
 
@@ -104,6 +128,46 @@ class AccessOptions:
     def session(self) -> ConversationSession:
         """Return a session, not entered yet."""
         return ConversationSession(base_url=self.base_url)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """How to write to stderr.
+
+    Parameters
+    ----------
+    log_format
+        text, or json: each line on stderr is an object with time, level and message.
+    """
+
+    log_format: LogFormat = "text"
+
+    def begin(self, *, dated: bool = False) -> None:
+        """Write to stderr in this way; a command that goes on has dated lines."""
+        write_lines(self.log_format, dated=dated)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LifeOptions:
+    """Where a command that goes on tells how it is.
+
+    Parameters
+    ----------
+    status_file
+        A file to keep how it is in, as JSON: the last round, rows, failures, lag. Replaced whole.
+    metrics_port
+        Serve /metrics, for Prometheus, and /healthz on this port of 127.0.0.1; 0 picks a free one.
+        Needs the extra "gateway".
+    """
+
+    status_file: Path | None = None
+    metrics_port: WholeOrNone = None
+
+    def telling(self) -> Telling:
+        """Return it as commands take it."""
+        return Telling(self.status_file, self.metrics_port)
 
 
 @Parameter(name="*")
@@ -187,16 +251,3 @@ def ids(given: str | None) -> str | list[str] | None:
         case "all":
             return "all"
     return [id_.strip() for id_ in given.split(",")]
-
-
-def log_to_stderr(level: int) -> None:
-    """Write the library's log to stderr: failures from WARNING on, throttling from INFO on."""
-    logger = logging.getLogger("msgconv_async")
-    if not any(isinstance(handler, _Complaints) for handler in logger.handlers):
-        logger.addHandler(_Complaints())
-    logger.setLevel(level)
-
-
-class _Complaints(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        complain(self.format(record))

@@ -27,6 +27,7 @@ class Bar:
 
     Attributes:
         failed: How many of them failed.
+        rows: How many rows the accounts brought.
         shown: Whether there is a bar.
     """
 
@@ -35,7 +36,7 @@ class Bar:
     ) -> None:
         self.failed = 0
         self._accounts = accounts
-        self._done = self._rows = 0
+        self._done = self.rows = 0
         console = show.Screen(stderr=True)
         self.shown = shown and console.is_live
         self._bar = progress.Progress(
@@ -63,7 +64,7 @@ class Bar:
             failed: How many of them failed.
         """
         self._done += accounts
-        self._rows += rows
+        self.rows += rows
         self.failed += failed
         self._bar.update(self._task, completed=self._done)
 
@@ -137,7 +138,7 @@ class Progress(Bar):
     def _counts(self, accounts: int) -> str:
         failed = f" ({self.failed:,} failed)" if self.failed else ""
         of = f"{self._accounts:,} account{'' if self._accounts == 1 else 's'}"
-        return f"{accounts:,} of {of}{failed}, {self._rows:,} row{'' if self._rows == 1 else 's'}"
+        return f"{accounts:,} of {of}{failed}, {self.rows:,} row{'' if self.rows == 1 else 's'}"
 
     def _state(self, seconds: float) -> str:
         counts = self._counts(self._done)

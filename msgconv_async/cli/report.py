@@ -1,29 +1,36 @@
-"""``msgconv report``: shows the collected history, as a table with charts or as a page."""
+"""``msgconv report``: shows the collected history, as a table with charts, as rows or as a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import UTC, date, tzinfo
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from msgconv_async.cli import show
-from msgconv_async.cli.captions import marked, notes, period, skill_name
+from msgconv_async.cli.captions import account_name, id_name, marked, notes, part_name, period
 from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
-from msgconv_async.cli.output import Output
+from msgconv_async.cli.output import Output, ReportFormat
+from msgconv_async.cli.page import page
 from msgconv_async.cli.streams import visible
 from msgconv_async.export.destination import StoreFailed
-from msgconv_async.export.history import Day, History, read, total
+from msgconv_async.export.history import ALL, Day, History, Part, read, total
+from msgconv_async.export.rows import By
 from msgconv_async.export.store import Store
+from msgconv_async.names import NOBODY, Names
 
 _CHARTS = 4
-"""How many skills a terminal shows charts of. The sums over all skills count as one."""
+"""How many parts a terminal shows charts of. The sums over all of them count as one."""
 
 
 @dataclass(frozen=True)
@@ -33,75 +40,139 @@ class Report:
     Args:
         store: The store that holds the history.
         days: How many days, up to the newest.
+        accounts: The ids of the accounts; of none, all are shown.
+        by: What to tell apart; see `read`.
+        hourly: Show hours instead of days.
+        zone: The time zone of the days.
+        names: What is shown beside ids, to read.
+        format: The format of what goes to stdout.
     """
 
     store: Store
     days: int
+    _: KW_ONLY
+    accounts: Sequence[str] = ()
+    by: By | None = None
+    hourly: bool = False
+    zone: tzinfo = UTC
+    names: Names = NOBODY
+    format: ReportFormat = "table"
 
     def run(self, html: Path | None) -> int:
         """Read, show, and return the exit code.
 
         Args:
-            html: The file to write a page to; None shows tables on stdout.
+            html: The file to write a page to; None writes to stdout.
         """
         with Output(html, "--html") as output:
             try:
-                history = read(self.store, self.days)
+                history = read(
+                    self.store,
+                    self.days,
+                    accounts=self.accounts,
+                    by=self.by,
+                    hourly=self.hourly,
+                    zone=self.zone,
+                )
             except StoreFailed as error:
-                complain(str(error))
+                complain(str(error), "error")
                 return FAILED
-            if html is None:
+            history = msgspec.structs.replace(history, names=self.names)
+            if html is not None:
+                written = page(history)
+            elif self.format == "table":
                 written = show.rendered(
-                    shown(self.store.dataset, history),
-                    encoding=output.encoding,
-                    terminal=output.on_screen,
+                    shown(history), encoding=output.encoding, terminal=output.on_screen
                 )
             else:
-                from msgconv_async.cli.page import page  # noqa: PLC0415 - plotly takes long to load
-
-                written = page(self.store.dataset, history)
+                written = (as_csv if self.format == "csv" else as_json)(history)
             output.write(written)
             output.commit()
         return OK
 
 
-def shown(dataset: str, history: History) -> RenderableType:
+def shown(history: History) -> RenderableType:
     """Show a history: a table, in a terminal with charts, and notes on the figures."""
-    return Group(_table(dataset, history), _Charts(history), *notes(history))
+    return Group(_table(history), _Charts(history), *notes(history))
 
 
-def _table(dataset: str, history: History) -> Table:
-    table = show.grid(
-        escape(visible(f"{dataset}: {period(history)}")),
-        *("day", "skill", *HEADINGS),
-        left=2,
-    )
-    totals = {day.day: day for day in history.by_skill.get(None, ())}
-    skills: dict[date, list[Day]] = {}
+def as_csv(history: History) -> bytes:
+    """Return the rows of what is told apart as CSV, without sums over them."""
+    text = StringIO()
+    table = csv.DictWriter(text, _columns(history), lineterminator="\n")
+    table.writeheader()
+    for row in _rows(history):
+        table.writerow(row | {"whole_day": "true" if row["whole_day"] else "false"})
+    return text.getvalue().encode()
+
+
+def as_json(history: History) -> bytes:
+    """Return the same rows as a JSON array of objects."""
+    return msgspec.json.format(msgspec.json.encode(list(_rows(history))), indent=2) + b"\n"
+
+
+def _columns(history: History) -> list[str]:
+    hour = ["hour"] if history.hourly else []
+    part = [] if history.by == "account" else [f"{history.by}_id"]
+    figures = ["resolved", "by_agent", "by_consumer", "by_system", "average_handling_time_ms"]
+    return ["day", *hour, "account_id", *part, *figures, "whole_day"]
+
+
+def _rows(history: History) -> Iterator[dict[str, Any]]:
+    columns = _columns(history)
     for day in history.days:
-        if day.skill_id is not None:
-            skills.setdefault(day.day, []).append(day)
-    for calendar_day in sorted(totals.keys() | skills.keys()):
-        for day in skills.get(calendar_day, ()):
-            table.add_row(*_cells(day, history))
-        if calendar_day in totals:
-            style = "bold" if skills else None
-            cells = _cells(totals[calendar_day], history)
-            table.add_row(*cells, style=style, end_section=bool(skills))
+        if (day.part.id is None) == (history.by == "account"):
+            hour = [day.hour] if history.hourly else []
+            part = [] if history.by == "account" else [day.part.id]
+            cells = [day.day.isoformat(), *hour, day.part.account_id, *part, *Figures.of_day(day)]
+            yield dict(zip(columns, [*cells, day.day not in history.partial], strict=True))
+
+
+def _table(history: History) -> Table:
+    many, parts = len(history.accounts) > 1, history.by != "account"
+    account = ["account"] if many or not parts else []
+    names = ["hour" if history.hourly else "day", *account, *([history.by] if parts else [])]
+    table = show.grid(
+        f"Resolved conversations, {escape(visible(period(history)))}",
+        *names,
+        *HEADINGS,
+        left=len(names),
+    )
+    periods: dict[tuple[date, int | None], dict[Part, Day]] = {}
+    for part, days in history.by_part.items():
+        for day in days:
+            periods.setdefault(day.period, {})[part] = day
+    for when in sorted(periods, key=lambda when: (when[0], when[1] or 0)):
+        rows = periods[when]
+        for part in sorted(rows, key=_in_table):
+            label = [_when(rows[part], history)]
+            if account:
+                label.append(escape(visible(account_name(part.account_id, history))))
+            if parts:
+                label.append(escape(visible(id_name(part.id, history))))
+            is_sum = part == ALL or (parts and part.id is None)
+            cells = [*label, *Figures.of_day(rows[part]).written()]
+            last = len(rows) > 1 and part == (ALL if many else Part(part.account_id))
+            table.add_row(*cells, style="bold" if is_sum and len(rows) > 1 else None)
+            if last:
+                table.add_section()
     return table
 
 
-def _cells(day: Day, history: History) -> list[str]:
-    return [
-        marked(day.day, history).ljust(len("2026-03-04*")),
-        skill_name(day.skill_id),
-        *Figures.of_day(day).written(),
-    ]
+def _in_table(part: Part) -> tuple[bool, str, bool, int]:
+    """Order the rows of a day: sums come after what they add up."""
+    return part == ALL, part.account_id or "", part.id is None, part.id or 0
+
+
+def _when(day: Day, history: History) -> str:
+    hour = "" if day.hour is None else f" {day.hour:02}:00"
+    marks = "*" if day.day in history.partial else " "
+    return f"{day.day}{hour}{marks}"
 
 
 @dataclass(frozen=True)
 class _Charts:
-    """Two charts for each skill, in a terminal: conversations by resolver, and handling time."""
+    """Two charts of each part, in a terminal: conversations by resolver, and handling time."""
 
     history: History
 
@@ -110,22 +181,31 @@ class _Charts:
     ) -> Iterator[RenderableType]:
         if not console.is_terminal:
             return
-        skills = self.history.by_skill
-        busiest = sorted(skills, key=lambda id_: -sum(day.total or 0 for day in skills[id_]))
+        parts = self.history.by_part
+        busiest = sorted(parts, key=lambda part: -sum(day.total or 0 for day in parts[part]))
         width = options.max_width // 2 - 1
-        for skill in busiest[:_CHARTS]:
-            yield Columns(self._pair(skill, console, width), width=width)
-        if len(skills) > _CHARTS:
-            yield f"Charts of the busiest skills; --html draws all {len(skills) - 1}."
+        for part in busiest[:_CHARTS]:
+            yield Columns(self._pair(part, console, width), width=width)
+        if len(parts) > _CHARTS:
+            of = "" if self.history.hourly else f"; --html draws all {len(parts)}"
+            yield f"Charts of the {_CHARTS} busiest{of}."
 
-    def _pair(self, skill: int | None, console: Console, width: int) -> list[RenderableType]:
+    def _pair(self, part: Part, console: Console, width: int) -> list[RenderableType]:
         from msgconv_async.cli.chart import bars  # noqa: PLC0415 - only charts need it
 
-        told = {day.day: day for day in self.history.by_skill[skill]}
-        days = [told.get(day) or total((), day) for day in self.history.calendar]
-        labels = [f"{day.day:%d}{marked(day.day, self.history)[10:]}" for day in days]
+        told = {day.period: day for day in self.history.by_part[part]}
+        days = [
+            told.get((day, hour)) or total((), day, part, hour)
+            for day, hour in self.history.periods
+        ]
+        labels = [
+            f"{day.day:%d}{marked(day.day, self.history)[10:]}"
+            if day.hour is None
+            else f"{day.hour:02}"
+            for day in days
+        ]
         sides = ("by_agent", "by_consumer", "by_system")
-        name = skill_name(skill)
+        name = visible(part_name(part, self.history))
         return [
             bars(
                 f"{name}: █ agent ▒ consumer ░ system",

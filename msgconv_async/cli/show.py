@@ -82,7 +82,7 @@ def grid(title: str, *columns: str, left: int = 1) -> Table:
 def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
     """Show the five figures of reports as the server sent them, in a table for each grain."""
     shown: list[RenderableType] = []
-    open_shown = False
+    open_shown = timed = False
     for grain in TABLES:
         ids = [name for name in grain.key if name in {"skill_id", "agent_id"}]
         table = grid(grain.name, "account", "UTC", *(name[:-3] for name in ids), *HEADINGS, left=2)
@@ -95,11 +95,13 @@ def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
                 for row in grain.flatten(account_id, interval):
                     open_shown = open_shown or not interval.complete
                     *numbers, time = (row[place] for place in places)
+                    average = written_average(time, numbers[resolved])
+                    timed = timed or average not in {"", "-"}
                     table.add_row(
                         account_id,
                         when,
                         *("" if number is None else str(number) for number in numbers),
-                        written_average(time, numbers[resolved]),
+                        average,
                     )
         if table.row_count:
             shown += [table, ""]
@@ -107,7 +109,9 @@ def tables(reports: Mapping[str, ConversationReport]) -> RenderableType:
         shown.append("No data for what was asked.")
     if open_shown:
         shown.append(_STILL_OPEN)
-    return Group(*shown, MILLISECONDS)
+    if timed:
+        shown.append(MILLISECONDS)
+    return Group(*shown)
 
 
 def rendered(what: RenderableType, *, encoding: str, terminal: bool) -> bytes:

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Never
+import signal
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 
 import anyio
-from rich.console import Console, Group
+import anyio.to_thread
+from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 
 from msgconv_async.cli import show
-from msgconv_async.cli.console import complain
-from msgconv_async.cli.figures import MILLISECONDS, SHORT_HEADINGS, Figures, duration
-from msgconv_async.cli.parameters import log_to_stderr
+from msgconv_async.cli.accounts import hears_sighup, read_again
+from msgconv_async.cli.alive import Life, Telling
+from msgconv_async.cli.console import OK, complain
+from msgconv_async.cli.failures import Failures, log_to_stderr
+from msgconv_async.cli.figures import MILLISECONDS, Figures, duration
+from msgconv_async.cli.keys import pressed
 from msgconv_async.cli.streams import visible
+from msgconv_async.cli.watch_table import HOURS, AccountRow, View, table
 from msgconv_async.client.access.account import Account
 from msgconv_async.client.many.checkpoint import ClosedBucket, Failure, Gap, Item
+from msgconv_async.client.many.fan_out import background
 from msgconv_async.client.many.follow import Following
 from msgconv_async.client.session import ConversationSession
-from msgconv_async.errors import ApiError
-from msgconv_async.pacing.pacer import Pacer
+from msgconv_async.names import NOBODY, Names
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.protocol.query import ConversationQuery
 from msgconv_async.protocol.report import ConversationMetrics
 
-HOURS = 3
-"""The hours of an account that are kept and drawn."""
-
+_LOG = logging.getLogger("msgconv_async")
 _QUERY = ConversationQuery(5)
-_KEPT = HOURS * timedelta(hours=1) // BUCKET
-_NARROW = 12
-"""Characters of a line of bars in a narrow terminal. A wide one has one for each kept bucket."""
-_WIDE = 110
 _REDRAW = 0.25
-_BARS = "▁▂▃▄▅▆▇█"
-_ASCII_BARS = "_.-:=+*#"
-_NOTES = 3
-_AROUND = 6
-"""Lines above and below the rows of a table, and one for the cursor."""
+_SUM_UP = 60.0
+"""Seconds after which equal failures are summed up."""
+_TELL = 5.0
+"""Seconds between two writings of the status file."""
+_PATIENCE = 3 * BUCKET
+"""A watch to which nothing came for so long is not healthy."""
+_NOWHERE = Telling()
 
 
 class Watch:
@@ -50,162 +51,173 @@ class Watch:
     Args:
         accounts: The accounts; none of them may be given twice.
         note: A note to say before anything is asked, or an empty text.
+        file: The accounts file, to be read again at SIGHUP; None if there is none.
+        telling: Where to tell how it goes.
+        names: What is shown beside the accounts' ids.
     """
 
-    def __init__(self, accounts: Sequence[Account], note: str = "") -> None:
+    def __init__(
+        self,
+        accounts: Sequence[Account],
+        note: str = "",
+        *,
+        file: Path | None = None,
+        telling: Telling = _NOWHERE,
+        names: Names = NOBODY,
+    ) -> None:
         self._accounts = accounts
         self._note = note
+        self._names = names
+        self._file = file
+        self._hung_up = False
+        self._pause = anyio.CancelScope()
+        self._telling = telling
+        self._life = Life("watch", telling, _PATIENCE)
 
-    async def run(self, session: ConversationSession) -> Never:
-        """Watch until something stops it, such as Ctrl-C.
+    async def run(self, session: ConversationSession) -> int:
+        """Watch until something stops it, such as Ctrl-C or, in a terminal, the key q.
 
         Args:
             session: The session, not entered yet.
         """
-        for note in filter(None, (self._note, MILLISECONDS)):
-            complain(note)
-        log_to_stderr(logging.WARNING)
         console = show.Screen(highlight=False)
         since = HOURS * timedelta(hours=1) if console.is_live else BUCKET
-        async with session, session.follow(self._accounts, _QUERY, since=since) as closed:
+        self._life.has(account.id for account in self._accounts)
+        async with (
+            session,
+            self._life.telling(),
+            session.follow(self._accounts, _QUERY, since=since) as closed,
+            background() as group,
+        ):
+            self._life.pacers = {each.id: session.pacer(each) for each in self._accounts}
+            group.start_soon(self._keep_telling)
             if console.is_live:
-                await self._draw(session, closed, console)
-            async for item in closed:
-                _say(item)
-        raise AssertionError("following has no end")
+                await self._draw(closed, console)
+            else:
+                await self._write(session, closed)
+        return OK
 
-    async def _draw(
-        self, session: ConversationSession, closed: Following, console: Console
-    ) -> Never:
-        rows = [AccountRow(account.id, session.pacer(account)) for account in self._accounts]
-        by_account = {row.account_id: row for row in rows}
-        with Live(console=console, auto_refresh=False) as live:
-            while True:
-                live.update(table(rows, console), refresh=True)
-                with anyio.move_on_after(_REDRAW):
-                    async for item in closed:
-                        by_account[item.account.id].add(item)
+    async def _keep_telling(self) -> None:
+        while self._telling.file is not None:
+            await anyio.to_thread.run_sync(self._life.save)
+            await anyio.sleep(_TELL)
 
-
-@dataclass
-class AccountRow:
-    """The items of one account, and how its row in the table shows them."""
-
-    account_id: str
-    pacer: Pacer
-    closed: dict[datetime, ConversationMetrics] = field(default_factory=dict)
-    failure: Failure | None = None
-    gap: Gap | None = None
-
-    def add(self, item: Item) -> None:
-        """Take note of an item."""
+    def _count(self, item: Item) -> None:
         match item:
-            case Failure():
-                self.failure = item
+            case Failure(account):
+                self._life.failed(account.id)
+            case ClosedBucket(account):
+                self._life.read(account.id, rows=1)
+
+    async def _write(self, session: ConversationSession, closed: Following) -> None:
+        """Write a line for each closed bucket; this has no end."""
+        failures = Failures()
+        log_to_stderr(logging.WARNING, failures)
+        if self._note:
+            complain(self._note)
+        if self._file is not None and hears_sighup():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
+        lines = _Lines(failures, self._names)
+        while True:
+            with anyio.move_on_after(_SUM_UP) as self._pause:
+                async for item in closed:
+                    self._count(item)
+                    lines.say(item)
+            failures.sum_up()
+            self._read_again(session, closed)
+
+    def _hang_up(self) -> None:
+        self._hung_up = True
+        self._pause.cancel()
+
+    def _read_again(self, session: ConversationSession, closed: Following) -> None:
+        """Follow the accounts that the file has now, if that was asked for."""
+        if not self._hung_up or self._file is None:
+            return
+        self._hung_up = False
+        if (accounts := read_again(self._file, self._accounts)) is None:
+            return
+        old, new = (
+            {account.id: account for account in each} for each in (self._accounts, accounts)
+        )
+        for account in self._accounts:
+            if new.get(account.id) != account:
+                closed.remove(account.id)
+        for account in accounts:
+            if old.get(account.id) != account:
+                closed.add(account)
+        self._accounts = accounts
+        self._life.has(new)
+        self._life.pacers = {each.id: session.pacer(each) for each in accounts}
+
+    async def _draw(self, closed: Following, console: Console) -> None:
+        """Draw the accounts as a table, until a key says to end."""
+        view = View(self._note)
+        log_to = _ToView(view)
+        _LOG.addHandler(log_to)
+        by_account = {
+            id_: AccountRow(id_, pacer, self._names.accounts.get(id_, ""))
+            for id_, pacer in self._life.pacers.items()
+        }
+        rows = list(by_account.values())
+
+        def press(key: str) -> None:
+            view.press(key)
+            self._pause.cancel()
+
+        try:
+            with (
+                pressed(press) as view.has_keys,
+                Live(console=console, auto_refresh=False) as live,
+            ):
+                while not view.ended:
+                    live.update(table(rows, console, view), refresh=True)
+                    with anyio.move_on_after(_REDRAW) as self._pause:
+                        async for item in closed:
+                            self._count(item)
+                            by_account[item.account.id].add(item)
+        finally:
+            _LOG.removeHandler(log_to)
+
+
+class _ToView(logging.Handler):
+    """Shows the library's log below the table; anywhere else it would tear that."""
+
+    def __init__(self, view: View) -> None:
+        super().__init__(logging.WARNING)
+        self._view = view
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._view.note = self.format(record).partition("\n")[0]
+
+
+class _Lines:
+    """Writes closed buckets as lines on stdout, and failures and gaps on stderr."""
+
+    def __init__(self, failures: Failures, names: Names = NOBODY) -> None:
+        self._failures = failures
+        self._names = names
+        self._has_said = False
+
+    def say(self, item: Item) -> None:
+        """Write an item."""
+        match item:
+            case Failure(_, error):
+                self._failures.add(error)
             case Gap():
-                self.gap = item
-            case ClosedBucket(_, interval):
-                self.failure = None
-                self.closed[interval.end] = interval.totals or ConversationMetrics()
-                oldest = self.last - (_KEPT - 1) * BUCKET
-                for end in [end for end in self.closed if end < oldest]:
-                    del self.closed[end]
-
-    @property
-    def last(self) -> datetime:
-        """The end of the newest bucket."""
-        return max(self.closed)
-
-    @property
-    def state(self) -> Text:
-        """The present pace, or the reason why there is none."""
-        if self.failure is not None:
-            error = self.failure.error
-            return Text(
-                f"HTTP {error.status}" if isinstance(error, ApiError) else "failed", style="red"
-            )
-        if not self.closed:
-            return Text("waiting", style="dim")
-        stats = self.pacer.stats()
-        if stats.limited_by == "rate":
-            return Text(f"{stats.rate:.3g} a second")
-        return Text(f"{stats.concurrency} at once")
-
-    def cells(self) -> list[str]:
-        """Return the figures of the newest bucket."""
-        if not self.closed:
-            return [""] * 6
-        newest = Figures.of_metrics(self.closed[self.last])
-        return [f"{self.last:%H:%M}", *newest.written()]
-
-    def bars(self, width: int, levels: str) -> str:
-        """Draw the resolved conversations, the newest bucket last; a blank is an unknown number."""
-        if not self.closed:
-            return ""
-        size = _KEPT // width
-        groups: list[int | None] = [None] * width
-        for end, totals in self.closed.items():
-            place = width - 1 - (self.last - end) // BUCKET // size
-            groups[place] = (groups[place] or 0) + (totals.total_resolved_conversations or 0)
-        peak = max((count or 0 for count in groups), default=0) or 1
-        top = len(levels) - 1
-        return "".join(" " if count is None else levels[count * top // peak] for count in groups)
-
-
-def table(rows: Sequence[AccountRow], console: Console) -> Group:
-    """Draw the accounts; where they do not all fit, those that fail come first."""
-    wide = console.width >= _WIDE
-    width = _KEPT if wide else _NARROW
-    levels = _BARS if console.encoding.startswith("utf") else _ASCII_BARS
-    failing = [row for row in rows if row.failure is not None]
-    notes = list(_notes(rows))
-    shown, room = rows, console.height - _AROUND - len(notes)
-    if len(rows) > room:
-        others = [row for row in rows if row.failure is None]
-        shown = [*failing, *others][: max(1, room)]
-    drawn = show.grid(
-        "",
-        *("account", "until", *SHORT_HEADINGS, f"last {HOURS} hours", "pace"),
-    )
-    drawn.title = None
-    drawn.padding = (0, 1 if wide else 0, 0, 0)
-    drawn.columns[-1].justify = "left"
-    for row in shown:
-        bars = Text(row.bars(width, levels), style="cyan")
-        drawn.add_row(row.account_id, *row.cells(), bars, row.state)
-    hidden = f", {len(rows) - len(shown)} not shown" if len(shown) < len(rows) else ""
-    summary = (
-        f"{len(rows)} accounts{hidden}, {len(failing)} failing;"
-        " 5 minutes until the time shown, UTC; Ctrl-C stops"
-    )
-    lines = [*(Text(note, style="red") for note in notes), Text(summary, style="dim")]
-    for line in lines:
-        line.truncate(console.width, overflow="ellipsis")
-    return Group(drawn, *lines)
-
-
-def _notes(rows: Iterable[AccountRow]) -> list[str]:
-    """Return the lines below the table, with notes on a few accounts."""
-    said = [str(row.failure.error) for row in rows if row.failure is not None]
-    said += [str(row.gap) for row in rows if row.gap is not None]
-    return [visible(note) for note in said[:_NOTES]]
-
-
-def _say(item: Item) -> None:
-    """Write a closed bucket as a line on stdout, and a failure or a gap on stderr."""
-    match item:
-        case Failure(_, error):
-            complain(str(error))
-        case Gap():
-            complain(str(item))
-        case ClosedBucket(account, interval, revised):
-            newest = Figures.of_metrics(interval.totals or ConversationMetrics())
-            time = newest.average
-            print(  # noqa: T201 - it is what a command does
-                f"{show.span(interval, '%Y-%m-%d')} UTC  {account.id}"
-                f"  {newest.total} resolved: {newest.by_agent} by agent,"
-                f" {newest.by_consumer} by consumer, {newest.by_system} by system"
-                f"{'' if time is None else f'; {duration(time)} on average'}"
-                f"{' (revised)' if revised else ''}",
-                flush=True,
-            )
+                self._failures.add(item)
+            case ClosedBucket(account, interval, revised):
+                newest = Figures.of_metrics(interval.totals or ConversationMetrics())
+                named = visible(self._names.account(account.id))
+                time = newest.average
+                if time is not None and not self._has_said:
+                    self._has_said = True
+                    complain(MILLISECONDS)
+                print(  # noqa: T201 - it is what a command does
+                    f"{show.span(interval, '%Y-%m-%d')} UTC  {named}"
+                    f"  {newest.total} resolved: {newest.by_agent} by agent,"
+                    f" {newest.by_consumer} by consumer, {newest.by_system} by system"
+                    f"{'' if time is None else f'; {duration(time)} on average'}"
+                    f"{' (revised)' if revised else ''}",
+                    flush=True,
+                )

@@ -12,6 +12,7 @@ import dlt
 from dlt.common.destination import Destination as DltDestination
 from dlt.common.destination.exceptions import UnknownDestinationModule
 from dlt.common.runtime.telemetry import stop_telemetry
+from dlt.common.storages.configuration import FilesystemConfiguration
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError, MsgConvError
@@ -91,6 +92,10 @@ def destination(text: str) -> Destination:
 
 def _destination(text: str) -> Destination:
     name, _, where = text.partition(":")
+    if name in FilesystemConfiguration.PROTOCOL_CREDENTIALS and where.startswith("//"):
+        raise ConfigurationError(
+            f"destination '{name}://…' is a place for files: write filesystem:{name}://…"
+        )
     if ":memory:" in where:
         raise ConfigurationError(
             f"destination {text!r}: a database in memory is lost when the program ends: name a file"

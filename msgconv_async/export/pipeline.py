@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,6 +52,7 @@ from msgconv_async.export.shards import (
     left_by_others,
     taken_over,
 )
+from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.query import ConversationQuery, Ids
 
 GAPS = "collection_gaps"
@@ -160,6 +161,10 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def pacers(self, accounts: Iterable[Account]) -> dict[str, Pacer]:
+        """Return the pacers of accounts, by their ids. They know what was sent."""
+        return self._portal.call(lambda: {each.id: self._session.pacer(each) for each in accounts})
 
     def follow(
         self, accounts: Sequence[Account], queries: Sequence[ConversationQuery], **settings: Any
@@ -296,7 +301,8 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
         state[CHECKPOINT] = (since or Checkpoint()).to_json()
         return
     turns, seen = 0, set[tuple[str, datetime]]()
-    with collection.reader or Reader() as reader:
+    # One that is given was entered, and lasts longer than this run.
+    with Reader() if collection.reader is None else nullcontext(collection.reader) as reader:
         for found, closed in reader.follow(
             dealt,
             collection.queries,

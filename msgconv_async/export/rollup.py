@@ -14,13 +14,14 @@ The results are intervals again, so tables can be made of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
-from itertools import groupby, pairwise
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import pairwise
 
 from msgspec.structs import astuple
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.export.zones import midnight
 from msgconv_async.protocol.buckets import BUCKET, DAY, EPOCH
 from msgconv_async.protocol.report import (
     AgentBreakdown,
@@ -39,41 +40,50 @@ _LONGEST = 36525 * 24 * 60
 """Minutes: a hundred years. A calendar here can hold the end of every period up to that."""
 
 
-def roll_up(intervals: Iterable[Interval], minutes: int) -> tuple[Interval, ...]:
+def roll_up(
+    intervals: Iterable[Interval], minutes: int, *, zone: tzinfo = UTC
+) -> tuple[Interval, ...]:
     """Add up an account's intervals to periods of the same length.
 
-    Periods begin at midnight UTC and every ``minutes`` after; those of several days are counted
-    from 1970-01-01. A metric that an interval lacks adds nothing, and a metric that all of them
-    lack stays None. The same holds for sections. Every skill and agent is added up by itself.
+    Periods begin at midnight and every ``minutes`` after; those of several days are counted from
+    1970-01-01. Where a time zone's clocks are changed, its day has 23 or 25 hours, and the last of
+    its periods ends with the day. A metric that an interval lacks adds nothing, and a metric that
+    all of them lack stays None. The same holds for sections. Every skill and agent is added up by
+    itself.
 
     Args:
         intervals: Intervals of one account, of five minutes or longer, in any order.
         minutes: The length of a period: a multiple of 5 that divides a day, or whole days (1440).
+        zone: The time zone whose midnights count, such as ``zoneinfo.ZoneInfo("Europe/Berlin")``.
 
     Returns:
         The periods in which there is an interval, oldest first. A period has ``complete=False`` if
         its intervals do not cover all of it, or one of them is not complete itself.
 
     Raises:
-        ConfigurationError: ``minutes`` is another number; two intervals overlap, so that their sum
-            would count twice; or an interval lies in more than one period.
+        ConfigurationError: ``minutes`` is another number, or ``zone`` no time zone; two intervals
+            overlap, so that their sum would count twice; or an interval lies in more than one
+            period.
     """
     size = _period(minutes)
+    checks.instance("zone", zone, tzinfo, "a time zone, such as zoneinfo.ZoneInfo('Europe/Berlin')")
     what = "an iterable of intervals, such as a report's"
     given = checks.members("intervals", intervals, Interval, "an Interval", what)
     ordered = sorted(given, key=lambda interval: interval.start)
     for one, other in pairwise(ordered):
         if other.start < one.end:
             raise ConfigurationError(f"the intervals {_span(one)} and {_span(other)} overlap")
+    periods: list[tuple[datetime, datetime, list[Interval]]] = []
     for interval in ordered:
-        if _number(interval.start, size) != _number(interval.end - BUCKET, size):
+        if not periods or interval.start >= periods[-1][1]:
+            periods.append((*_around(interval.start, size, zone), []))
+        _, end, parts = periods[-1]
+        if interval.end - BUCKET >= end:
             raise ConfigurationError(
                 f"the interval {_span(interval)} lies in more than one period of {minutes} minutes"
             )
-    return tuple(
-        _total(EPOCH + number * size, size, list(parts))
-        for number, parts in groupby(ordered, key=lambda part: _number(part.start, size))
-    )
+        parts.append(interval)
+    return tuple(_total(*period) for period in periods)
 
 
 def _period(minutes: int) -> timedelta:
@@ -90,23 +100,31 @@ def _period(minutes: int) -> timedelta:
     return size
 
 
-def _number(instant: datetime, size: timedelta) -> int:
-    return (instant - EPOCH) // size
+def _around(instant: datetime, size: timedelta, zone: tzinfo) -> tuple[datetime, datetime]:
+    """Return the start and the end of the period that holds an instant, in UTC."""
+    day = instant.astimezone(zone).date()
+    if size >= DAY:
+        days = size // DAY
+        first = day - (day - EPOCH.date()).days % days * DAY
+        return midnight(first, zone), midnight(first + size, zone)
+    begun = midnight(day, zone)
+    start = begun + (instant - begun) // size * size
+    return start, min(start + size, midnight(day + DAY, zone))
 
 
 def _span(interval: Interval) -> str:
     return f"{interval.start:%Y-%m-%d %H:%M} to {interval.end:%Y-%m-%d %H:%M}"
 
 
-def _total(start: datetime, size: timedelta, parts: Sequence[Interval]) -> Interval:
+def _total(start: datetime, end: datetime, parts: Sequence[Interval]) -> Interval:
     covered = sum((part.end - part.start for part in parts), timedelta())
     skills = [part.skills for part in parts if part.skills is not None]
     agents = [part.agents for part in parts if part.agents is not None]
     totals = [part.totals for part in parts if part.totals is not None]
     return Interval(
         start,
-        start + size,
-        complete=covered == size and all(part.complete for part in parts),
+        end,
+        complete=covered == end - start and all(part.complete for part in parts),
         skills=_skills(skills) if skills else None,
         agents=_agents(agents) if agents else None,
         totals=_sum(totals) if totals else None,

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec.structs import astuple
@@ -158,6 +158,9 @@ ACCOUNT_METRICS = Table("account_metrics", _KEY, _account)
 SKILL_METRICS = Table("skill_metrics", (*_KEY, "skill_id"), _skills)
 AGENT_METRICS = Table("agent_metrics", (*_KEY, "agent_id"), _agents)
 SKILL_AGENT_METRICS = Table("skill_agent_metrics", (*_KEY, "skill_id", "agent_id"), _skill_agents)
+
+By: TypeAlias = Literal["account", "skill", "agent"]
+"""What sums are told apart by; skills and agents within their account."""
 
 TABLES = (ACCOUNT_METRICS, SKILL_METRICS, AGENT_METRICS, SKILL_AGENT_METRICS)
 

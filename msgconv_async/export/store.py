@@ -16,7 +16,7 @@ import dlt
 from dlt.common.configuration.exceptions import ConfigFieldMissingException, InvalidNativeValue
 from dlt.common.destination import Destination as DltDestination
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
-from dlt.common.exceptions import DltException
+from dlt.common.exceptions import DltException, MissingDependencyException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.extract import DltSource
 from dlt.pipeline.exceptions import PipelineStepFailed
@@ -46,7 +46,8 @@ DATASET = "conversations"
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _LACKS = re.compile(r"is itself a configuration .* with missing field\(s\): `(password)`")
-"""dlt's message about an address without a password."""
+"""dlt's message about an address without a password. An empty one is a password to dlt, and none to
+PostgreSQL's own library."""
 
 
 class Store:
@@ -265,8 +266,9 @@ def _configured(destination: Destination, dataset: str) -> Any:
     except ConfigFieldMissingException as error:
         if within := _LACKS.findall(str(error)):
             raise ConfigurationError(
-                f"destination {name!r}: its credentials lack {' and '.join(within)}; dlt wants"
-                " a value even if the server asks for none, and then any value will do"
+                f"destination {name!r}: the address in its credentials has no"
+                f" {' and '.join(within)}: write user:password@host, or user:@host if the server"
+                " asks for none or it stands in ~/.pgpass"
             ) from None
         missing = [field for field in error.fields if field != "local_dir"]
         raise ConfigurationError(
@@ -276,6 +278,11 @@ def _configured(destination: Destination, dataset: str) -> Any:
         raise ConfigurationError(
             f"destination {name!r}: dlt cannot read its credentials:"
             f" {where_to_set(name, 'credentials')}"
+        ) from None
+    except MissingDependencyException as error:
+        packages = " ".join(f"'{package}'" for package in error.dependencies)
+        raise ConfigurationError(
+            f"destination {name!r}: dlt needs more for this place: pip install {packages}"
         ) from None
     except (DltException, ValueError, OSError) as error:
         raise ConfigurationError(f"destination {name!r}: {first_line(error)}") from None

@@ -32,6 +32,7 @@ from msgconv_async.gateway.metrics import CONTENT_TYPE, AccountMetrics, Metrics
 from msgconv_async.gateway.page.browser_sessions import comes_from_elsewhere
 from msgconv_async.gateway.page.live import Live
 from msgconv_async.gateway.page.routes import Page
+from msgconv_async.names import Names
 from msgconv_async.pacing.adaptive import Belief
 from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.query import ConversationQuery
@@ -66,6 +67,7 @@ def gateway(
     token: str | None = None,
     state: str | os.PathLike[str] | None = None,
     page: bool = True,
+    names: Names | None = None,
     pacer: Callable[[], Pacer] = Pacer,
 ) -> web.Application:
     """Make a gateway to some accounts, for one's own server.
@@ -86,12 +88,15 @@ def gateway(
         state: A file that keeps what was learnt about the accounts' limits over restarts.
         page: Serve the live page at ``/``. While somebody looks at it, every account is followed,
             with two requests each five minutes; otherwise it sends nothing.
+        names: What the live page shows beside the ids of accounts, skills and agents.
         pacer: Makes each account's pacer.
 
     Raises:
         ConfigurationError: There is no account, one is given twice, or a setting cannot work.
     """
     checks.switch("page", page)
+    if names is not None:
+        checks.instance("names", names, Names, "Names, such as read_names returns, or None")
     checks.number("max_wait", max_wait, "above 0 seconds, and finite", above=True)
     given: object = token
     if given is not None and not (isinstance(given, str) and given.strip()):
@@ -110,7 +115,8 @@ def gateway(
     )
     kept = None if state is None else Path(state)
     token = None if token is None else token.strip()
-    return _Gateway(served, session, max_wait, token, kept).application(page=page)
+    served_by = _Gateway(served, session, max_wait, token, kept)
+    return served_by.application(page=page, names=names or Names())
 
 
 class _Asked(NamedTuple):
@@ -143,7 +149,7 @@ class _Gateway:
         self._failure: Refusal | None = None
         self._told: dict[str, str] = {}  # by account, the kind of failure since its last answer
 
-    def application(self, *, page: bool) -> web.Application:
+    def application(self, *, page: bool, names: Names) -> web.Application:
         app = web.Application(middlewares=[_in_json], client_max_size=_LARGEST_BODY)
         app.add_routes(
             [
@@ -159,11 +165,12 @@ class _Gateway:
         )
         app.cleanup_ctx.append(self._open)
         if page:
-            self._add_page(app)
+            self._add_page(app, names)
         return app
 
-    def _add_page(self, app: web.Application) -> None:
-        live = Live(self._session, self._accounts.values(), lambda id_: self._of(id_).pacer)
+    def _add_page(self, app: web.Application, names: Names) -> None:
+        accounts = self._accounts.values()
+        live = Live(self._session, accounts, lambda id_: self._of(id_).pacer, names)
 
         async def follow(_: web.Application) -> AsyncIterator[None]:
             following = asyncio.create_task(live.run())

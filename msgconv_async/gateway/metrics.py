@@ -57,7 +57,7 @@ class Metrics:
 
     def __init__(self, paced: Callable[[], Iterable[tuple[str, PacerStats]]]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_Pacers(paced))
+        self._registry.register(PacerCollector(_PREFIX, paced))
         self._documents = Counter(
             f"{_PREFIX}_documents",
             "Documents given, by where they came from: hit, shared or fetched.",
@@ -97,8 +97,16 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class _Pacers(Collector):
-    def __init__(self, paced: Callable[[], Iterable[tuple[str, PacerStats]]]) -> None:
+class PacerCollector(Collector):
+    """Reports the figures of pacers.
+
+    Args:
+        prefix: The beginning of the metrics' names.
+        paced: Returns the figures of the pacers, with the ids of their accounts.
+    """
+
+    def __init__(self, prefix: str, paced: Callable[[], Iterable[tuple[str, PacerStats]]]) -> None:
+        self._prefix = prefix
         self._paced = paced
 
     def describe(self) -> Iterable[Metric]:
@@ -109,17 +117,19 @@ class _Pacers(Collector):
         """Yield each family, over all accounts that were asked."""
         paced = list(self._paced())
         for name, (text, value) in _COUNTERS.items():
-            counter = CounterMetricFamily(f"{_PREFIX}_requests_{name}", text, labels=["account"])
+            counter = CounterMetricFamily(
+                f"{self._prefix}_requests_{name}", text, labels=["account"]
+            )
             for account_id, stats in paced:
                 counter.add_metric([account_id], value(stats))
             yield counter
         for name, (text, value) in _GAUGES.items():
-            gauge = GaugeMetricFamily(f"{_PREFIX}_{name}", text, labels=["account"])
+            gauge = GaugeMetricFamily(f"{self._prefix}_{name}", text, labels=["account"])
             for account_id, stats in paced:
                 gauge.add_metric([account_id], value(stats))
             yield gauge
         follows = GaugeMetricFamily(
-            f"{_PREFIX}_limited_by",
+            f"{self._prefix}_limited_by",
             "1 for the one of rate and concurrency that follows the service's limit.",
             labels=["account", "knob"],
         )

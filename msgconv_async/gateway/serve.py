@@ -100,8 +100,8 @@ async def for_this_machine(
     """
     if HOST in request.headers and not is_loopback_url(f"http://{request.host}"):
         reason = (
-            f"without a token, only requests to a loopback address are answered, not to"
-            f" {request.host[:64]}: start the gateway with --token-env"
+            "where no token is asked for, only requests to a loopback address are answered, not"
+            f" to {request.host[:64]}"
         )
         return Refusal(403, "host", reason).response()
     return await handler(request)

@@ -7,6 +7,7 @@ Every figure of an answer is a sum of cells, or a quotient of two figures of one
 from __future__ import annotations
 
 import struct
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -53,15 +54,18 @@ class Aggregates:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._kept: OrderedDict[str, dict[int, _Bucket]] = OrderedDict()
+        self._keeping = threading.Lock()  # a sandbox may serve in one thread and be told in another
 
     def forget(self, account_id: str) -> None:
         """Forget an account's closed buckets, since events were added to them."""
-        self._kept.pop(account_id, None)
+        with self._keeping:
+            self._kept.pop(account_id, None)
 
     def answer(self, account_id: str, parameters: Parameters, at: datetime) -> bytes:
         """Return the body that answers a question about one account, asked at an aware instant."""
         covered = window(at, parameters.timeframe, parameters.interval)
-        buckets = self._buckets(account_id, covered)
+        with self._keeping:
+            buckets = self._buckets(account_id, covered)
         whole = _no_cells()
         intervals = []
         for span in covered.intervals:

@@ -1,11 +1,11 @@
-"""The routes: metrics, Domain API, tokens, login. Every refusal comes with a reason."""
+"""The routes: metrics, Domain API, tokens, login, OpenAPI. Every refusal comes with a reason."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections import Counter, defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import PayloadEncodingError
 
 from msgconv_async.sandbox.aggregate import Aggregates
 from msgconv_async.sandbox.credentials import SESSION_LIFETIME, CredentialStore, Refused, Session
+from msgconv_async.sandbox.openapi import SERVICES, SESSION_COOKIE, document
 from msgconv_async.sandbox.parameters import MalformedRequest, Parameters, parameters
 from msgconv_async.sandbox.throttle import Throttle, Throttled
 
@@ -26,10 +27,8 @@ Fault = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 It sees every request first. Raising `ConnectionError` in it drops the connection without an answer.
 """
 
-_SERVICES = ("agentVep", "leDataReporting", "sentinel")
 _METRICS = "/operations/api/account/{account}/msgconversation"
 _ACCOUNT = "/api/account/{account}"
-_SESSION_COOKIE = "Session_id"
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _TOO_MANY = 429
 _LARGEST_FORM = 64 * 1024
@@ -55,13 +54,20 @@ class RetryAfter(msgspec.Struct, frozen=True):
         return format_datetime(date, usegmt=True)
 
 
+class Failure(msgspec.Struct, frozen=True):
+    """What to answer a metrics request with, in place of an answer."""
+
+    status: int
+    retry_after: RetryAfter | None
+
+
 class Service:
     """The API of some accounts, without a socket.
 
     Attributes:
         fault: A function that may answer a request in place of the sandbox, or None.
-        failures: The statuses to answer the next metrics requests with, by account; under None,
-            those of any account.
+        failures: What to answer the next metrics requests with, by account; under None, those of
+            any account.
         requests: How many metrics requests came, by account, refused ones included.
         throttled: How many of them a limit refused, by account.
         tokens: How many tokens were given out, logins included, by account.
@@ -69,7 +75,7 @@ class Service:
 
     def __init__(
         self,
-        account_ids: Collection[str],
+        account_ids: Sequence[str],
         aggregates: Aggregates,
         credentials: CredentialStore,
         throttle: Throttle,
@@ -80,6 +86,7 @@ class Service:
         fault: Fault | None,
     ) -> None:
         self._account_ids = frozenset(account_ids)
+        self._document = msgspec.json.encode(document(account_ids))
         self._aggregates = aggregates
         self._credentials = credentials
         self._throttle = throttle
@@ -87,7 +94,7 @@ class Service:
         self._latency = latency
         self._retry_after = retry_after
         self.fault = fault
-        self.failures: defaultdict[str | None, deque[int]] = defaultdict(deque)
+        self.failures: defaultdict[str | None, deque[Failure]] = defaultdict(deque)
         self.requests: Counter[str] = Counter()
         self.throttled: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
@@ -107,6 +114,7 @@ class Service:
                 web.post(f"{_ACCOUNT}/login", self._login),
                 web.post(f"{_ACCOUNT}/refresh", self._refresh),
                 web.post(f"{_ACCOUNT}/logout", self._logout),
+                web.get("/openapi.json", self._openapi, allow_head=False),
             ]
         )
         app.on_response_prepare.append(self._date)
@@ -140,25 +148,22 @@ class Service:
         except Refused as refusal:
             return _refusal(401, refusal, _CHALLENGE)
         except Throttled as refusal:
-            return _refusal(_TOO_MANY, refusal, self._come_back())
+            return _refusal(_TOO_MANY, refusal, self._come_back(self._retry_after))
         except web.HTTPClientError as refusal:
             allow = refusal.headers.get("Allow")
             return _refusal(refusal.status, refusal.reason, {"Allow": allow} if allow else {})
 
-    def _come_back(self) -> dict[str, str]:
-        """The header of a 429, if the sandbox sends one."""
-        wait = self._retry_after
+    def _come_back(self, wait: RetryAfter | None) -> dict[str, str]:
+        """The header that asks to wait, if there is to be one."""
         return {"Retry-After": wait.header(self._clock())} if wait else {}
 
     async def _metrics(self, request: web.Request) -> web.Response:
         account_id = request.match_info["account"]
         failures = self.failures[account_id] or self.failures[None]
         if failures:
-            status = failures.popleft()
+            failure = failures.popleft()
             return _refusal(
-                status,
-                "this failure was asked for",
-                self._come_back() if status == _TOO_MANY else {},
+                failure.status, "this failure was asked for", self._come_back(failure.retry_after)
             )
         try:
             with self._throttle.slot(account_id):
@@ -180,16 +185,19 @@ class Service:
             self.throttled[account_id] += 1
             raise
 
+    async def _openapi(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._document, content_type="application/json")
+
     async def _hosts(self, request: web.Request) -> web.Response:
         _check_version(request, "version", "1.0")
-        return web.json_response({"baseURIs": [_home(request, service) for service in _SERVICES]})
+        return web.json_response({"baseURIs": [_home(request, service) for service in SERVICES]})
 
     async def _host(self, request: web.Request) -> web.Response:
         _check_version(request, "version", "1.0")
         service = request.match_info["service"]
-        if service not in _SERVICES:
+        if service not in SERVICES:
             raise MalformedRequest(
-                f"there is no service {service}; known are {', '.join(_SERVICES)}"
+                f"there is no service {service}; known are {', '.join(SERVICES)}"
             )
         return web.json_response(_home(request, service))
 
@@ -210,17 +218,17 @@ class Service:
         self.tokens[account_id] += 1
         response = _session_response(session)
         path = f"/api/account/{account_id}"
-        response.set_cookie(_SESSION_COOKIE, session.id, path=path, httponly=True)
+        response.set_cookie(SESSION_COOKIE, session.id, path=path, httponly=True)
         return response
 
     async def _refresh(self, request: web.Request) -> web.Response:
-        cookie, csrf = request.cookies.get(_SESSION_COOKIE), (await _json(request)).get("csrf")
+        cookie, csrf = request.cookies.get(SESSION_COOKIE), (await _json(request)).get("csrf")
         return _session_response(
             self._credentials.refresh(request.match_info["account"], cookie, csrf)
         )
 
     async def _logout(self, request: web.Request) -> web.Response:
-        cookie, csrf = request.cookies.get(_SESSION_COOKIE), (await _json(request)).get("csrf")
+        cookie, csrf = request.cookies.get(SESSION_COOKIE), (await _json(request)).get("csrf")
         self._credentials.logout(request.match_info["account"], cookie, csrf)
         return web.json_response({})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 from msgconv_async import checks
@@ -10,6 +11,8 @@ from msgconv_async import checks
 
 class Clock:
     """Tells the time by the running event loop, so that on a virtual-time loop it is virtual too.
+
+    Where no loop runs, it goes by the machine's monotonic clock, as the usual event loops do.
 
     Args:
         start: The time that it shows when it is first asked, aware; None for the real time of day.
@@ -27,7 +30,10 @@ class Clock:
 
     def __call__(self) -> datetime:
         """Return the time, aware UTC."""
-        now = asyncio.get_running_loop().time()
+        try:
+            now = asyncio.get_running_loop().time()
+        except RuntimeError:
+            now = time.monotonic()
         if self._start is None:
             self._start = datetime.now(UTC)
         if self._asked is None:

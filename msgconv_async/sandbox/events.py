@@ -11,9 +11,9 @@ import functools
 import math
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, count
 from operator import attrgetter
 from pathlib import Path
 from random import Random
@@ -23,6 +23,7 @@ import msgspec
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError
+from msgconv_async.names import Names
 from msgconv_async.protocol.buckets import EPOCH
 
 ResolvedBy = Literal["CCP", "consumer", "system"]
@@ -46,6 +47,9 @@ _RESOLVERS: list[tuple[ResolvedBy, float]] = [
     ("system", math.log(3_600_000)),
 ]
 _RESOLVER_WEIGHTS = list(accumulate([60, 25, 15]))
+
+_SKILL_NAMES = ("Billing", "Delivery", "Returns", "Sales", "Technical help", "Appointments")
+_AGENT_NAMES = ("Ada", "Ben", "Chloe", "Dmitri", "Elif", "Femi", "Grace", "Hugo", "Ines", "Jun")
 
 _Long = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -114,8 +118,8 @@ class Synthetic:
             "groups": groups,
             "conversations_per_day": conversations_per_day,
         }
-        for name, count in counts.items():
-            checks.whole(name, count, 1)
+        for name, given in counts.items():
+            checks.whole(name, given, 1)
         self._seed = seed
         self._skills = [UNASSIGNED, *range(1, skills)]
         self._agents = range(101, 101 + agents)
@@ -123,6 +127,15 @@ class Synthetic:
         self._per_day = conversations_per_day
         self._staff = functools.lru_cache(maxsize=128)(self._hire)
         self._hour = functools.lru_cache(maxsize=256)(self._invent)
+
+    @property
+    def names(self) -> Names:
+        """The invented names of its skills and agents, the same in every account."""
+        skills, agents = self._skills[1:], self._agents
+        return Names(
+            skills=dict(zip(skills, invented_names(_SKILL_NAMES), strict=False)),
+            agents=dict(zip(agents, invented_names(_AGENT_NAMES), strict=False)),
+        )
 
     def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:
         """Return the conversations that an account resolved from ``start`` up to ``end``."""
@@ -148,8 +161,8 @@ class Synthetic:
         weekday = 0.5 if hour.weekday() >= _SATURDAY else 1.0
         expected = self._per_day * weekday * _RHYTHM[hour.hour] * random.uniform(0.85, 1.15)
         # An expected number below one must still give a conversation now and then.
-        count = math.floor(expected + random.random())
-        resolvers = random.choices(_RESOLVERS, cum_weights=_RESOLVER_WEIGHTS, k=count)
+        many = math.floor(expected + random.random())
+        resolvers = random.choices(_RESOLVERS, cum_weights=_RESOLVER_WEIGHTS, k=many)
         conversations = []
         for resolved_by, mean in resolvers:
             agent, group, skills = random.choice(staff)
@@ -214,6 +227,12 @@ class Recorded:
     def __call__(self, account_id: str, start: datetime, end: datetime) -> Iterable[Conversation]:
         """Return the conversations that an account resolved from ``start`` up to ``end``."""
         return _between(self._accounts.get(account_id, []), start, end)
+
+
+def invented_names(words: Sequence[str]) -> Iterator[str]:
+    """Yield names without end: the words, and then the words with numbers."""
+    for number in count(1):
+        yield from (word if number == 1 else f"{word} {number}" for word in words)
 
 
 def _between(ordered: list[Conversation], start: datetime, end: datetime) -> list[Conversation]:

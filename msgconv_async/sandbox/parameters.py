@@ -14,8 +14,8 @@ import msgspec
 
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 _ID = re.compile(r"-?[0-9]{1,19}", re.ASCII)
-_MAX_TIMEFRAME = 1440
-_MIN_INTERVAL = 5
+MAX_TIMEFRAME = 1440
+MIN_INTERVAL = 5
 
 
 class _All(Container[int | None]):
@@ -61,12 +61,12 @@ class Parameters(msgspec.Struct, frozen=True):
         if _number(parameters, "v") != 1:
             raise MalformedRequest("v must be 1: it is required, and there is no other version")
         timeframe = _number(parameters, "timeframe")
-        if timeframe is None or not 1 <= timeframe <= _MAX_TIMEFRAME:
-            raise MalformedRequest(f"timeframe is required: 1 to {_MAX_TIMEFRAME} minutes")
+        if timeframe is None or not 1 <= timeframe <= MAX_TIMEFRAME:
+            raise MalformedRequest(f"timeframe is required: 1 to {MAX_TIMEFRAME} minutes")
         interval = _number(parameters, "interval")
         if interval is not None:
-            if interval < _MIN_INTERVAL:
-                raise MalformedRequest(f"interval must be at least {_MIN_INTERVAL} minutes")
+            if interval < MIN_INTERVAL:
+                raise MalformedRequest(f"interval must be at least {MIN_INTERVAL} minutes")
             if timeframe % interval:
                 raise MalformedRequest(f"interval must divide the timeframe of {timeframe} minutes")
         skills, agents, groups = (

@@ -6,19 +6,23 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Self
 
 import anyio
+import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from anyio.from_thread import start_blocking_portal
 
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError, short
+from msgconv_async.names import Names
 from msgconv_async.protocol.buckets import ceil
 from msgconv_async.sandbox.aggregate import Aggregates
-from msgconv_async.sandbox.app import Fault, RetryAfter, Service
+from msgconv_async.sandbox.app import Failure, Fault, RetryAfter, Service
 from msgconv_async.sandbox.clock import Clock
 from msgconv_async.sandbox.credentials import CredentialStore
 from msgconv_async.sandbox.events import (
@@ -27,11 +31,15 @@ from msgconv_async.sandbox.events import (
     Source,
     Synthetic,
     check_conversations,
+    invented_names,
 )
 from msgconv_async.sandbox.throttle import Throttle
 
+_ACCOUNT_NAMES = ("Aarhus", "Bergen", "Cork", "Delft", "Essen", "Faro", "Ghent", "Haifa", "Izmir")
+
 FIRST_ACCOUNT = 10_000_001
 _LAST_PORT = 65_535
+_TOO_MANY = 429
 
 # Enough for every account of a fleet to connect at once.
 _BACKLOG = 1024
@@ -53,12 +61,15 @@ _LOG.addFilter(_is_ours)
 class Sandbox:
     """LivePerson's Messaging Conversation API as a local server, for as long as it is entered.
 
-    It runs in the event loop that enters it, on plain HTTP. One origin holds every service: the
-    metrics, the Domain API, Sentinel's tokens and the login. Every account accepts the credentials
-    that are constants of this package.
+    With ``async with`` it runs in the event loop that enters it; with ``with`` in a thread of its
+    own, for tests and programs that are not asynchronous. It speaks plain HTTP. One origin holds
+    every service: the metrics, the Domain API, Sentinel's tokens and the login. Every account
+    accepts the credentials that are constants of this package.
 
         async with Sandbox(accounts=50, concurrency=4, latency=0.5) as sandbox:
             print(sandbox.url, sandbox.account_ids[0])
+
+    ``/openapi.json`` describes what it serves.
 
     Args:
         accounts: How many, numbered from 10000001; recorded conversations bring their own instead.
@@ -111,8 +122,6 @@ class Sandbox:
             checks.number("rate", rate, "above 0, in requests per second", above=True)
         checks.whole("burst", burst, 0)
         checks.number("latency", latency, "0 or more, in seconds")
-        if retry_after is not None:
-            checks.number("retry_after", retry_after, "0 or more, in seconds")
         checks.number("token_lifetime", token_lifetime, "above 0, in seconds", above=True)
         checks.whole("port", port, 0, _LAST_PORT)
         if clock is not None:
@@ -134,6 +143,8 @@ class Sandbox:
         self._added: dict[str, list[Conversation]] = {}
         self._clock = clock or Clock()
         self._aggregates = Aggregates(self._conversations)
+        self._retry_after_date = retry_after_date
+        self._retry_after = self._wait(retry_after)
         self._service = Service(
             self._account_ids,
             self._aggregates,
@@ -141,11 +152,12 @@ class Sandbox:
             Throttle(concurrency=concurrency, rate=rate, burst=burst),
             clock=self._clock,
             latency=latency,
-            retry_after=None if retry_after is None else RetryAfter(retry_after, retry_after_date),
+            retry_after=self._retry_after,
             fault=fault,
         )
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
+        self._thread = ExitStack()
 
     async def __aenter__(self) -> Self:
         checks.aware("clock: the time that it tells", self._clock())
@@ -181,6 +193,22 @@ class Sandbox:
             runner, self._runner = self._runner, None
             await _stop(runner)
 
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            stack.enter_context(portal.wrap_async_context_manager(self))
+            self._thread = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # The server ends as it always does, whatever ended the block.
+        self._thread.close()
+
     @property
     def url(self) -> str:
         """The address that it listens on, such as ``"http://127.0.0.1:8080"``, for every service.
@@ -189,13 +217,21 @@ class Sandbox:
             RuntimeError: It has not been entered, or was left.
         """
         if self._runner is None:
-            raise RuntimeError("the sandbox is not running: enter it with async with")
+            raise RuntimeError("the sandbox is not running: enter it with `with` or `async with`")
         return f"http://{self._host}:{self._port}"
 
     @property
     def account_ids(self) -> tuple[str, ...]:
         """The accounts it knows."""
         return self._account_ids
+
+    @property
+    def names(self) -> Names:
+        """Invented names of its accounts, skills and agents; recorded conversations have none."""
+        if not isinstance(self._source, Synthetic):
+            return Names()
+        accounts = dict(zip(self._account_ids, invented_names(_ACCOUNT_NAMES), strict=False))
+        return msgspec.structs.replace(self._source.names, accounts=accounts)
 
     @property
     def clock(self) -> Callable[[], datetime]:
@@ -228,26 +264,34 @@ class Sandbox:
         self._service.fault = fault
 
     def fail_next(
-        self, times: int = 1, *, status: int = 503, account_id: str | None = None
+        self,
+        status: int = 503,
+        *,
+        times: int = 1,
+        retry_after: float | None = None,
+        account_id: str | None = None,
     ) -> None:
         """Answer the next metrics requests with a status, for any question and any credentials.
 
-        A 429 asks to come back when the sandbox's ``retry_after`` says.
-
         Args:
-            times: How many requests.
             status: The HTTP status.
+            times: How many requests.
+            retry_after: Seconds that the answers ask to wait (Retry-After); None for no such
+                header, except that a 429 then asks for the sandbox's own ``retry_after``.
             account_id: Only requests of this account; None for any account.
 
         Raises:
-            ConfigurationError: ``times`` is not 1 or more, the status is no failure, or the sandbox
-                has no such account.
+            ConfigurationError: The status is no failure, ``times`` is not 1 or more,
+                ``retry_after`` is below 0, or the sandbox has no such account.
         """
-        checks.whole("times", times, 1)
         checks.whole("status", status, 400, 599)  # a failure's: RFC 9110, section 15
+        checks.whole("times", times, 1)
+        wait = self._wait(retry_after)
         if account_id is not None:
             self._check_account(account_id)
-        self._service.failures[account_id].extend([status] * times)
+        if status == _TOO_MANY and wait is None:
+            wait = self._retry_after
+        self._service.failures[account_id].extend([Failure(status, wait)] * times)
 
     def add(self, *conversations: Conversation) -> None:
         """Add conversations to those of the source, whenever they were resolved.
@@ -286,6 +330,12 @@ class Sandbox:
         checks.aware("start", start)
         checks.aware("end", end)
         return list(self._conversations(account_id, start, min(end, self._clock())))
+
+    def _wait(self, seconds: float | None) -> RetryAfter | None:
+        if seconds is None:
+            return None
+        checks.number("retry_after", seconds, "0 or more, in seconds")
+        return RetryAfter(seconds, self._retry_after_date)
 
     def _check_account(self, account_id: object) -> None:
         if account_id not in self._account_ids:

@@ -109,7 +109,7 @@ def test_an_account_that_fails_is_said_and_the_others_are_exported(
     """The exit code says that something failed."""
     given = ("--base-url", sandbox, "--format", form, "-o", tmp_path)
     done = run("export", 71, 404, 72, *ASKED, *given)
-    assert (1, "") == (done.code, done.out)
+    assert (3, "") == (done.code, done.out)
     assert {("71",), ("72",)} == keys(tmp_path, "account_metrics", form, "account_id")
     [line] = [line for line in done.err.splitlines() if "404" in line]
     assert line.startswith("msgconv: account 404: the login was refused (HTTP 401)")
@@ -133,6 +133,22 @@ def test_only_what_was_complete_is_exported_if_that_is_asked_for(
     assert "left out: the interval Wed 08:10-08:15 UTC" in done.err
     assert 0 == run("export", 71, "--timeframe", 60, *given, "--complete-only").code
     assert [] == rows(tmp_path, "account_metrics", form)
+
+
+def test_five_minutes_are_added_up_to_hours(run: Run, sandbox: str, tmp_path: Path) -> None:
+    """An hour that is not covered whole is not complete, and may be left out."""
+    given = ("--timeframe", 120, "--roll-up", 60, "--base-url", sandbox, "--format", "csv")
+    done = run("export", 71, *given, "-o", tmp_path)
+    assert 0 == done.code
+    found = [
+        (row["interval_start"], row["total_resolved_conversations"], row["complete"])
+        for row in rows(tmp_path, "account_metrics", "csv")
+    ]
+    hours = ("06:00", "0", "false"), ("07:00", "0", "true"), ("08:00", "3", "false")
+    assert [(f"2026-03-04T{start}:00Z", *rest) for start, *rest in hours] == found
+    assert "marked as not complete: Wed 06:00-07:00, Wed 08:00-09:00 UTC" in done.err
+    run("export", 71, *given, "--complete-only", "-o", tmp_path)
+    assert ["true"] == [row["complete"] for row in rows(tmp_path, "account_metrics", "csv")]
 
 
 def test_a_number_that_a_column_cannot_hold_is_a_failure_of_its_account(
@@ -159,7 +175,7 @@ def test_a_number_that_a_column_cannot_hold_is_a_failure_of_its_account(
         done = run("export", 71, 72, "--timeframe", 5, "--base-url", url, "-o", tmp_path)
         server.shutdown()
         thread.join()
-    assert (1, "") == (done.code, done.out)
+    assert (3, "") == (done.code, done.out)
     assert (
         "msgconv: account 71: account_metrics cannot hold total_resolved_conversations="
         "9223372036854775808: it does not fit into 64 bits"
@@ -204,6 +220,8 @@ def test_the_accounts_may_come_from_a_file(
         (("71", *ASKED, "-o", "x", "--format", "json"), 'Invalid value "json" for --format'),
         (("71", *ASKED, "-o", "x", "--timeout", "0"), "--timeout=0: it must be above 0 seconds"),
         (("71", "--timeframe", "5", "--interval", 7, "-o", "x"), "--interval=7: "),
+        (("71", "--timeframe", "60", "--roll-up", "7", "-o", "x"), "--roll-up=7: it must be a mul"),
+        (("71", "--timeframe", "60", "--interval", 15, "--roll-up", 60, "-o", "x"), "adds up int"),
         (("71", *ASKED, "-o", "taken"), "taken: no folder can be made there: File exists"),
         (("71", *ASKED, "-o", "taken/x"), "x: no folder can be made there: Not a directory"),
     ],
@@ -235,9 +253,7 @@ def test_only_parquet_needs_the_extra(sandbox: str, tmp_path: Path, form: str, c
     assert (tmp_path / "day").exists() == (code == 0)
     if code:
         [line] = done.err.splitlines()
-        assert line.startswith(
-            "msgconv: Parquet needs an extra: pip install 'msgconv-async[arrow]'"
-        )
+        assert line.startswith("msgconv: Parquet needs an extra: pip install '.[arrow]' in a clone")
 
 
 @pytest.fixture(scope="module")

@@ -183,7 +183,7 @@ def test_a_document_that_is_no_object_is_a_failure(
     assert (1, "") == (alone.code, alone.out)
     [line] = alone.err.splitlines()
     assert line.startswith("msgconv: account 71: ")
-    assert (1, {"72": {"metricsTotals": {}}}) == (together.code, json.loads(together.out))
+    assert (3, {"72": {"metricsTotals": {}}}) == (together.code, json.loads(together.out))
 
 
 @pytest.mark.parametrize("form", ["csv", "ndjson"])
@@ -201,7 +201,7 @@ def test_a_failed_account_is_said_on_stderr_and_the_others_are_delivered(
     """The exit code says that something failed."""
     for form in ("csv", "ndjson", "json", "table"):
         done = run("fetch", 71, 404, 72, *ASKED, "--base-url", sandbox, "--format", form)
-        assert 1 == done.code
+        assert 3 == done.code
         assert "71" in done.out
         assert "72" in done.out
         assert "404" not in done.out

@@ -93,7 +93,7 @@ def test_a_port_that_is_taken_is_one_sentence(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("module", "code", "said"),
-    [("prometheus_client", 2, "msgconv-async[cli,gateway]"), ("uvloop", 2, "cannot be used")],
+    [("prometheus_client", 2, "pip install '.[cli,gateway]'"), ("uvloop", 2, "cannot be used")],
 )
 def test_prometheus_is_needed_and_uvloop_is_not(module: str, code: int, said: str) -> None:
     arguments = ("--base-url", "http://127.0.0.1:9", "--tls-cert", "no", "--tls-key", "no")

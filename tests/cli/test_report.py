@@ -16,10 +16,11 @@ from msgconv_async.cli import show
 from msgconv_async.cli.captions import notes
 from msgconv_async.cli.chart import bars
 from msgconv_async.cli.page import page
-from msgconv_async.cli.report import Report, shown
+from msgconv_async.cli.report import Report, as_csv, shown
 from msgconv_async.export.destination import destination
-from msgconv_async.export.history import Day, History, read
+from msgconv_async.export.history import Day, History, Part, read
 from msgconv_async.export.store import Store
+from msgconv_async.names import Names
 from tests.cli.conftest import Run, clean_environment, run_process, run_without
 from tests.export.sample_history import at, gap, row, store
 from tests.programs import program
@@ -37,7 +38,7 @@ Handling times are read as milliseconds: the API names no unit, and LivePerson's
 divides them by 1000 to get seconds.
 """
 TABLE = f"""\
-conversations: 2026-03-02 to 2026-03-04 (UTC), 1 account
+Resolved conversations, 2026-03-02 to 2026-03-04 (UTC), account 71
 
 day          skill       resolved  by agent  consumer  system  average
 ───────────────────────────────────────────────────────────────────────
@@ -72,7 +73,7 @@ def history(collected: str) -> History:
 
 def in_terminal(history: History) -> str:
     """Return what a terminal shows."""
-    return show.rendered(shown("conversations", history), encoding="utf-8", terminal=True).decode()
+    return show.rendered(shown(history), encoding="utf-8", terminal=True).decode()
 
 
 def plain(shown: str) -> list[str]:
@@ -90,14 +91,81 @@ def test_in_a_pipe_it_is_a_plain_table(collected: str) -> None:
 def test_account_totals_are_a_row_a_day() -> None:
     """There is nothing to sum up."""
     first, last = date(2026, 3, 2), date(2026, 3, 3)
-    rows = tuple(Day(day, None, 1, 2, 0, 3, 3_000) for day in (first, last))
-    history = History(("71", "72"), first, last, rows, {})
-    table = show.rendered(shown("[b]x", history), encoding="utf-8", terminal=False).decode()
+    rows = tuple(Day(day, Part("[b]x"), 1, 2, 0, 3, 3_000) for day in (first, last))
+    history = History(("[b]x",), first, last, rows, {}, by="account")
     assert [
-        "[b]x: 2026-03-02 to 2026-03-03 (UTC), 2 accounts",
-        "2026-03-02 all 3 1 2 0 1.0s",
-        "2026-03-03 all 3 1 2 0 1.0s",
-    ] == [re.sub(" +", " ", line) for line in plain(table) if "2026" in line]
+        "Resolved conversations, 2026-03-02 to 2026-03-03 (UTC), account [b]x",
+        "2026-03-02 [b]x 3 1 2 0 1.0s",
+        "2026-03-03 [b]x 3 1 2 0 1.0s",
+    ] == lines_of(history)
+
+
+def lines_of(history: History) -> list[str]:
+    """Return the lines of a history's table that hold a day."""
+    table = show.rendered(shown(history), encoding="utf-8", terminal=False).decode()
+    return [re.sub(" +", " ", line) for line in plain(table) if re.search("2026.*[a-z0-9]$", line)]
+
+
+@pytest.fixture
+def two() -> History:
+    """Return an hour of two accounts, which both have a skill 4."""
+    day = date(2026, 3, 2)
+    parts = [(Part("71", 4), 3), (Part("71", 5), 1), (Part("71"), 4), (Part("72", 4), 9)]
+    rows = tuple(Day(day, part, count, 0, 0, count, 1_000, 8) for part, count in parts)
+    return History(("71", "72"), day, day, rows, {day: 1}, hourly=True)
+
+
+def test_accounts_are_told_apart_skill_by_skill(two: History) -> None:
+    """What comes to what is in the order of adding up."""
+    assert [
+        "Resolved conversations, 2026-03-02 to 2026-03-02 (UTC), 2 accounts",
+        "2026-03-02 08:00* 71 4 3 3 0 0 0.3s",
+        "2026-03-02 08:00* 71 5 1 1 0 0 1.0s",
+        "2026-03-02 08:00* 71 all 4 4 0 0 0.2s",
+        "2026-03-02 08:00* 72 4 9 9 0 0 0.1s",
+        "2026-03-02 08:00* 72 all 9 9 0 0 0.1s",
+        "2026-03-02 08:00* all all 13 13 0 0 0.2s",
+    ] == lines_of(two)
+
+
+def test_names_stand_beside_ids(two: History) -> None:
+    """In the table and on the page; they are text and nothing else, and programs get ids alone."""
+    names = Names(accounts={"71": "[b]Shop"}, skills={4: "<b>B\x1b"})
+    named = msgspec.structs.replace(two, names=names)
+    shown = lines_of(named)
+    assert "2026-03-02 08:00* 71 [b]Shop 4 <b>B\\x1b 3 3 0 0 0.3s" == shown[1]
+    assert "2026-03-02 08:00* 72 all 9 9 0 0 0.1s" == shown[5]
+    document = page(named).decode()
+    assert ">71 [b]Shop: 4 &lt;b&gt;B\\x1b</option>" in document
+    assert as_csv(two) == as_csv(named)
+    alone = History(("71",), two.first, two.last, two.days[:1], {}, by="agent", names=names)
+    assert [">4</option>"] == re.findall(r">[^<]*</option>", page(alone).decode())
+
+
+def test_rows_for_a_program_hold_no_sums(two: History) -> None:
+    """Else they would be counted twice."""
+    figures = "resolved,by_agent,by_consumer,by_system,average_handling_time_ms"
+    assert [
+        f"day,hour,account_id,skill_id,{figures},whole_day",
+        "2026-03-02,8,71,4,3,3,0,0,333.3333333333333,false",
+        "2026-03-02,8,71,5,1,1,0,0,1000.0,false",
+        "2026-03-02,8,72,4,9,9,0,0,111.11111111111111,false",
+    ] == as_csv(two).decode().splitlines()
+
+
+def test_the_command_takes_an_account_a_grain_and_a_format(run: Run, collected: str) -> None:
+    place = ("--destination", collected)
+    done = run("report", "71", *place, "--by", "account", "--days", 2, "--format", "json")
+    assert (0, "") == (done.code, done.err)
+    assert [
+        ("2026-03-03", "71", 1208, True),
+        ("2026-03-04", "71", 0, True),
+    ] == [
+        (row["day"], row["account_id"], row["resolved"], row["whole_day"])
+        for row in json.loads(done.out)
+    ]
+    hours = run("report", *place, "--hourly", "--format", "csv").out.splitlines()
+    assert [f"{hour}" for hour in (0, 8, 8, 9, 23)] == [line.split(",")[1] for line in hours[1:]]
 
 
 def test_more_days_than_there_are_are_all(run: Run, collected: str) -> None:
@@ -110,7 +178,7 @@ def test_more_days_than_there_are_are_all(run: Run, collected: str) -> None:
 def test_days_are_counted_back_from_the_newest(run: Run, collected: str) -> None:
     """One is the newest."""
     done = run("report", "--destination", collected, "--days", 1)
-    assert "conversations: 2026-03-04 to 2026-03-04 (UTC), 1 account" in done.out
+    assert "Resolved conversations, 2026-03-04 to 2026-03-04 (UTC), account 71" in done.out
     assert {"2026-03-04"} == set(re.findall(r"(?m)^ *(2026\S+) ", done.out))
     assert "Not collected whole" not in done.out
 
@@ -134,10 +202,10 @@ def test_a_terminal_shows_charts_as_well(
 def test_charts_are_drawn_of_the_busiest_skills() -> None:
     """And it is said where the others are."""
     day = date(2026, 3, 2)
-    days = tuple(Day(day, skill, skill, 0, 0, skill, 0) for skill in range(1, 7))
+    days = tuple(Day(day, Part("71", skill), skill, 0, 0, skill, 0) for skill in range(1, 7))
     lines = plain(in_terminal(History(("71",), day, day, days, {})))
     assert ["all", "6", "5", "4"] == [each.partition(":")[0] for each in lines if "█ agent" in each]
-    assert "Charts of the busiest skills; --html draws all 6." in lines
+    assert "Charts of the 4 busiest; --html draws all 7." in lines
 
 
 def test_days_in_a_row_are_named_by_the_first_and_the_last() -> None:
@@ -197,6 +265,11 @@ WRONG = {
     "no such destination": (("--destination", "nope"), 2, "destination 'nope': dlt has no"),
     "no such dataset": (("--dataset", "other"), 2, "dataset other: nothing was collected"),
     "no name": (("--dataset", "[/b] c"), 2, "dataset '[/b] c': a name is made of up to 63 small"),
+    "no such account": (("99",), 2, "nothing was collected of account '99'"),
+    "hours on a page": (("--hourly", "--html", "x"), 2, "--hourly and --html: give one of the"),
+    "rows on a page": (("--format", "csv", "--html", "x"), 2, "--format and --html: give one of"),
+    "no time zone": (("--tz", "Mars"), 2, "--tz: 'Mars' is not the name of a time zone such as"),
+    "no names": (("--names", "a.txt"), 2, "--names: a.txt: a file of names ends in .toml or in"),
     "no days": (("--days", "0"), 2, "--days=0: it must be 1 or more"),
     "no folder": (("--html", "/nope/a.html"), 2, "--html=/nope/a.html: cannot write there"),
     "no credentials": (("--destination", "postgres"), 2, "DESTINATION__POSTGRES__CREDENTIALS"),
@@ -216,13 +289,13 @@ def test_a_mistake_is_one_line_on_stderr(
     assert said in line
 
 
-@pytest.mark.parametrize("name", ["dlt", "plotly"])
+@pytest.mark.parametrize("name", ["dlt", "filelock"])
 def test_without_the_extra_one_line_says_which(tmp_path: Path, collected: str, name: str) -> None:
     """No page is left behind either."""
     done = run_without(name, "report", "--destination", collected, "--html", tmp_path / "a.html")
     assert (2, "", []) == (done.code, done.out, list(tmp_path.iterdir()))
     [line] = done.err.splitlines()
-    assert "pip install 'msgconv-async[cli,etl]'" in line
+    assert "pip install '.[cli,etl]' in a clone" in line
 
 
 @pytest.mark.parametrize(
@@ -323,9 +396,10 @@ def test_a_report_ends_however_narrow_the_terminal(
 
 def test_names_are_text_in_a_page(history: History) -> None:
     """And nothing but text."""
-    document = page("<script>alert('&')</script>", history).decode()
+    name = "<script>alert('&')</script>"
+    document = page(msgspec.structs.replace(history, accounts=(name,))).decode()
     assert 0 == document.count("<script>alert")
-    assert 2 == document.count("Resolved conversations: &lt;script&gt;alert(&#x27;&amp;&#x27;)")
+    assert 1 == document.count("account &lt;script&gt;alert(&#x27;&amp;&#x27;)")
 
 
 def browsed(folder: Path, page: Path) -> tuple[str, list[str]]:
@@ -354,51 +428,17 @@ def browsed(folder: Path, page: Path) -> tuple[str, list[str]]:
     return done.stdout, requested
 
 
-def counts(document: str, together: int) -> list[int]:
-    """Return the heights of the bars that are drawn, together so high."""
-    bars = re.findall(r'class="point"><path d="M[\d.]+,([\d.]+)V([\d.]+)H', document)
-    heights = [float(base) - float(top) for base, top in bars]
-    return [round(height * together / sum(heights)) for height in heights]
-
-
-def test_a_browser_draws_the_page_and_requests_nothing(written: Path, tmp_path: Path) -> None:
-    """Three bars a day, hatched if it was not collected whole, a line, and what they mean."""
+def test_a_browser_requests_nothing(written: Path, tmp_path: Path) -> None:
+    """And has run the scripts."""
     document, requested = browsed(tmp_path, written)
     assert [] == requested
-    resolved, handling = re.findall(r'(?s)<div class="plot.*?</figure>', document)
-    assert 3 == resolved.count('class="trace bars"')
-    pixel = 6  # conversations: bars are drawn to whole ones
-    expected = [0, 1_201, 0, 0, 2, 0, 1, 5, 0]
-    assert pytest.approx(expected, abs=2 * pixel) == counts(resolved, 1_209)
-    assert 3 == resolved.count("<pattern ")
-    assert 1 == handling.count('class="trace scatter')
-    assert ["Mar 2*", "Mar 3", "Mar 4"] == re.findall(r">(Mar \d\*?)</text>", resolved)
     assert '<dd id="total">1,209</dd>' in document
-    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
-    assert ['<tr data-skill="0">'] * 3 == shown
-
-
-def test_a_reader_chooses_the_skill(written: Path, tmp_path: Path) -> None:
-    """Charts, sums and table follow; a day without rows is left empty."""
-    choose = """<script>
-        const select = document.getElementById("skill");
-        select.selectedIndex = 1;
-        select.dispatchEvent(new Event("change"));
-        </script></body>"""
-    without_policy = re.sub("<meta http-equiv=.*?>", "", written.read_text("utf-8"))
-    path = tmp_path / "a.html"
-    path.write_text(without_policy.replace("</body>", choose))
-    document, _ = browsed(tmp_path, path)
-    assert '<dd id="total">5</dd>' in document
-    shown = [row for row in re.findall("<tr data-skill=.*?>", document) if "hidden" not in row]
-    assert ['<tr data-skill="1">'] == shown
-    assert [0, 0, 0, 0, 0, 0, 0, 5, 0] == counts(document, 5)
 
 
 def test_a_page_of_days_without_rows_is_a_page() -> None:
     """Such as of accounts in which nothing happened."""
     day = date(2026, 3, 2)
-    assert b'<dd id="total">' in page("conversations", History(("71",), day, day, (), {}))
+    assert b'<dd id="total">' in page(History(("71",), day, day, (), {}))
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from msgconv_async import __version__
 from msgconv_async.cli import main
+from msgconv_async.cli.app import app
+from msgconv_async.cli.console import EXIT_CODES
 from tests.cli.conftest import Run, clean_environment, in_terminal
 
 LOCAL = ("--base-url", "http://127.0.0.1:9")
@@ -26,6 +29,13 @@ WRONG = {
     "a time frame of nothing": (("fetch", "1", "--timeframe", "0"), "--timeframe=0: it must be 1"),
     "an interval that does not divide": ((*FETCH, "--interval", "25"), "--interval=25: "),
     "an id that is none": ((*FETCH, "--skills", "4,x"), "--skills='x': an id must be"),
+    "a secret": (
+        (*FETCH, "--client-secret", "hush"),
+        "can read it: set MSGCONV_CLIENT_SECRET in the environment",
+    ),
+    "a token": ((*FETCH, "--token=hush"), "set MSGCONV_TOKEN in the environment"),
+    "a password": (("watch", "1", "--password", "hush"), "set MSGCONV_PASSWORD in the environment"),
+    "help with nothing": (("help", "nope"), "there is no command 'nope': msgconv help names them"),
     "an empty id": ((*FETCH, "--agents", "4,,3"), "--agents='': an id must be"),
     "an empty list": ((*FETCH, "--groups="), "--groups='': an id must be"),
     "a format that is none": ((*FETCH, "--format", "xml"), 'Invalid value "xml" for --format'),
@@ -56,6 +66,7 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
     [line] = done.err.splitlines()
     assert line.startswith("msgconv: ")
     assert said in line
+    assert "hush" not in line
 
 
 @pytest.mark.parametrize(
@@ -87,13 +98,37 @@ def test_credentials_that_are_not_clear_are_refused(
 
 def test_help_and_version_are_results(run: Run) -> None:
     """They go to stdout and are no failure; no secret is among the options."""
-    assert (0, f"{__version__}\n", "") == run("--version")
+    assert (0, f"{__version__}\n", "") == run("--version") == run("-V")
     assert (0, "") == run()[::2]
+    assert run("fetch", "--help") == run("help", "fetch")
+    assert run("--help") == run("help")
     done = run("fetch", "--help")
     assert (0, "") == done[::2]
     assert "MSGCONV_CLIENT_SECRET" in done.out
     assert not any(f"--{name}" in done.out for name in ("client-secret", "token", "password"))
     assert "\x1b" not in done.out
+
+
+def test_every_command_has_two_examples_that_can_be_typed(run: Run) -> None:
+    """In its help; the help of all names the exit codes."""
+    for command in app.resolved_commands():
+        if command.startswith("-"):
+            continue
+        _, _, examples = run("help", command).out.partition("Examples:")
+        lines = [line.strip() for line in examples.splitlines() if line.strip()]
+        assert [f"msgconv {command}"] * 2 == [" ".join(line.split()[:2]) for line in lines]
+        for line in lines:
+            app.parse_args(line.split()[1:], exit_on_error=False, print_error=False)
+    together = " ".join(run("help").out.split())
+    assert all(f"{code} {meaning}" in together for code, meaning in EXIT_CODES.items())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_taught_commands_and_options(run: Run, tmp_path: Path, shell: str) -> None:
+    script = tmp_path / "completion"
+    assert 0 == run("--install-completion", "--shell", shell, "-o", script).code
+    text = script.read_text()
+    assert all(word in text for word in ("collect", "complete-only", "parquet"))
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "2", "3", "19", "999999999", "9" * 5000, "\u00b2"])
@@ -136,7 +171,7 @@ def test_without_the_extra_one_line_says_which(name: str) -> None:
     )
     assert (2, "") == (done.returncode, done.stdout)
     [line] = done.stderr.splitlines()
-    assert "pip install 'msgconv-async[cli]'" in line
+    assert "pip install '.[cli]' in a clone" in line
 
 
 def test_the_library_loads_nothing_of_the_command_line() -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,9 +17,13 @@ import pytest
 from rich.console import Console
 
 from msgconv_async import Account, BearerToken, ConversationMetrics, Interval, ServerError
+from msgconv_async.cli.failures import Failures
 from msgconv_async.cli.figures import average
-from msgconv_async.cli.watch import AccountRow, _say, table
+from msgconv_async.cli.keys import keys_of
+from msgconv_async.cli.watch import _Lines
+from msgconv_async.cli.watch_table import AccountRow, View, table
 from msgconv_async.client.many.checkpoint import ClosedBucket, Failure, Gap
+from msgconv_async.names import Names
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET
@@ -78,8 +85,11 @@ def test_elsewhere_than_in_a_terminal_each_closed_bucket_is_a_line(sandbox: str)
         "2026-03-04 08:05-08:10 UTC  72  0 resolved: 0 by agent, 0 by consumer, 0 by system",
     ] == sorted(told)
     assert "using the sandbox's" in err[0]
-    assert "msgconv: Handling times are read as milliseconds" in err[1]
-    assert "msgconv: account 404: the login was refused (HTTP 401)" in err[2]
+    # Each with its time, and the note where the first average is shown.
+    assert all(re.match(r"msgconv: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: ", line) for line in err)
+    said = sorted(line.partition("UTC: ")[2] for line in err[1:])
+    assert said[0].startswith("Handling times are read as milliseconds")
+    assert said[1].startswith("account 404: the login was refused (HTTP 401)")
 
 
 @pytest.mark.parametrize("forced", ["FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"])
@@ -97,7 +107,8 @@ def test_a_bucket_that_ends_at_midnight_is_told_with_both_days(
 ) -> None:
     """One that does not is told with one."""
     for begin in (EIGHT, EIGHT.replace(hour=23, minute=55)):
-        _say(ClosedBucket(ACCOUNT, Interval(begin, begin + BUCKET, complete=True)))
+        lines = _Lines(Failures())
+        lines.say(ClosedBucket(ACCOUNT, Interval(begin, begin + BUCKET, complete=True)))
     assert [
         "2026-03-04 08:00-08:05 UTC  71",
         "2026-03-04 23:55-2026-03-05 00:00 UTC  71",
@@ -152,7 +163,7 @@ def test_in_a_terminal_the_table_is_drawn_again_in_its_place(sandbox: str) -> No
     """It shows the figures, and leaves the terminal as it was."""
     with in_terminal("watch", 71, 72, "--base-url", sandbox) as terminal:
         shown = b""
-        while b"31m 15s" not in shown or shown.count(b"Ctrl-C") < 3:
+        while b"31m 15s" not in shown or shown.count(b"q quits") < 3:
             shown += terminal.read()
         terminal.process.send_signal(signal.SIGINT)
         shown += terminal.read_all()
@@ -177,11 +188,13 @@ def row(account_id: str, *counts: int | None, first: datetime = EIGHT) -> Accoun
     return found
 
 
-def drawn(rows: list[AccountRow], width: int = 80, height: int = 24) -> list[str]:
+def drawn(
+    rows: list[AccountRow], width: int = 80, height: int = 24, view: View | None = None
+) -> list[str]:
     text = StringIO()
     console = Console(file=text, width=width, height=height, legacy_windows=False)
     console._environ = {}
-    console.print(table(rows, console))
+    console.print(table(rows, console, view or View()))
     return text.getvalue().splitlines()
 
 
@@ -246,7 +259,129 @@ def test_where_not_all_accounts_fit_those_that_fail_come_first() -> None:
     assert len(page) < 24
     shown = [each.split()[0] for each in page if each[1:3].isdigit()]
     assert ["40", "00", "01"] == shown[:3]
-    assert f"50 accounts, {50 - len(shown)} not shown, 1 failing" in page[-1]
+    assert f"50 accounts, 1 to {len(shown)} shown, 1 failing" in page[-2]
+    assert "read as milliseconds" in page[-1]
+
+
+def ids(page: list[str]) -> list[str]:
+    return [line.split()[0] for line in page if re.match(r" \d\d", line)]
+
+
+def test_keys_scroll_filter_and_sort_two_thousand_accounts() -> None:
+    """The line below says what is seen; a filter finds ids and failures."""
+    rows = [row(f"{number}", number % 7) for number in range(10_000, 12_000)]
+    rows[1_500].add(Failure(ACCOUNT, ServerError("no", status=503, account_id="11500")))
+    view = View()
+    view.has_keys = True
+
+    def page(*keys: str) -> list[str]:
+        for key in keys:
+            view.press(key)
+        return drawn(rows, view=view)
+
+    first = ids(page())
+    assert (["11500", "10000", "10001"], 24 - 1) == (first[:3], len(page()))
+    assert first[-1] == ids(page("page down"))[0]
+    assert "2000 accounts, " in page()[-2]
+    assert "11999" == ids(page("end"))[-1]
+    assert first == ids(page("home"))
+    assert first[1:] == ids(page("down"))[:-1]
+    assert first == ids(page("up", "up"))
+    assert ["10000", "10001"] == ids(page("s"))[:2]
+    assert {"6"} == {line.split()[2] for line in page("s") if re.match(r" \d\d", line)}
+    assert ["11500", "10503", "11503"] == ids(page("/", *"503", "enter", "s", "s"))
+    assert ["10503"] == ids(page("/", *"1050", "backspace", *"03"))
+    assert any("filter: 10503_" in line for line in page())
+    assert any("2000 accounts, 1 found" in line for line in page("enter"))
+    assert len(first) == len(ids(page("escape")))
+    assert not view.ended
+    page("q")
+    assert view.ended
+
+
+def test_what_a_terminal_sends_is_keys() -> None:
+    """Several may come at once; what is not known is nothing."""
+    sent = "\x1b[A\x1bOB\x1b[5~\x1b[6~\x1b[H\x1b[4~q/\r\x7f\x1b"
+    names = ["up", "down", "page up", "page down", "home", "end", "q", "/", "enter", "backspace"]
+    assert [*names, "escape"] == list(keys_of(sent))
+    assert ["a"] == list(keys_of("a\x1b[15;5~"))
+    assert [] == list(keys_of("\x00\x03"))
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 72])
+def test_ids_stay_whole_where_there_is_little_room(width: int) -> None:
+    """Columns that matter less are left out."""
+    rows = [row("12345678901", *[123_456] * 36), row("99999999999")]
+    page = drawn(rows, width)
+    assert all(len(line) <= width for line in page)
+    assert ["12345678901", "99999999999"] == [
+        line.split()[0] for line in page if line[1:3].isdigit()
+    ]
+    if width >= 60:
+        assert "123,456" in next(line for line in page if "12345678901" in line)
+
+
+def test_a_name_stands_beside_its_id_where_there_is_room() -> None:
+    """Whole, and as text; a reader may look for it."""
+    rows = [row("12345678901", 1), row("99999999999", 2)]
+    rows[0].name = "[b]Shop, Germany\x1b[31m"
+    page = drawn(rows, 120)
+    assert any("12345678901  [b]Shop, Germany\\x1b[31m " in line for line in page)
+    assert not any("Shop" in line for line in drawn(rows, 60))
+    view = View()
+    view.wanted = "GERMANY"
+    assert ([rows[0]], 1) == view.of(rows, 10)
+
+
+def test_a_line_has_the_name_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _Lines(Failures(), Names(accounts={"71": "Shop"}))
+    lines.say(ClosedBucket(ACCOUNT, Interval(EIGHT, EIGHT + BUCKET, complete=True)))
+    assert "  71 Shop  None resolved" in capsys.readouterr().out
+
+
+def test_in_a_terminal_keys_work_and_nothing_else_is_shown(sandbox: str) -> None:
+    """No stray line before the table, nor of a key; q ends it, and the terminal is as it was."""
+    with in_terminal("watch", 71, 72, 404, "--base-url", sandbox) as terminal:
+        before = termios.tcgetattr(terminal.leader)
+        shown = b""
+        while b"31m 15s" not in shown or b"HTTP 401" not in shown:
+            shown += terminal.read()
+        os.write(terminal.leader, b"/404")
+        while b"filter: 404_" not in shown:
+            shown += terminal.read()
+        os.write(terminal.leader, b"\x1b")
+        os.write(terminal.leader, b"q")
+        shown += terminal.read_all()
+        assert before[3] == termios.tcgetattr(terminal.leader)[3]
+    assert 0 == terminal.process.returncode
+    first = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode().splitlines()
+    assert [] == [line for line in first if line.startswith("msgconv:")]
+    assert "account" in next(line for line in first if line.strip())
+    assert "using the sandbox's (sandbox" in " ".join(first)
+
+
+def test_the_accounts_file_is_read_again_at_sighup(sandbox: str, tmp_path: Path) -> None:
+    """Accounts come and go; a file with a mistake changes nothing, and is told."""
+    path = accounts_file(tmp_path, "71")
+    status = tmp_path / "status.json"
+    given = ("--accounts", path, "--base-url", sandbox, "--status-file", status)
+    with watching(*given, MAIN_SECRET=CLIENT_SECRET) as process:
+        lines(process.stdout, 1)
+        lines(process.stderr, 1)
+        path.write_text("nonsense")
+        process.send_signal(signal.SIGHUP)
+        [broken] = lines(process.stderr, 1)
+        accounts_file(tmp_path, "72")
+        process.send_signal(signal.SIGHUP)
+        [told] = lines(process.stderr, 1)
+        [line] = lines(process.stdout, 1)
+        interrupt(process)
+    assert "line 1" in broken
+    assert broken.endswith("; the accounts stay as they were")
+    assert told.endswith("was read again: 1 added, 1 removed, 0 changed, 1 in all")
+    assert "  72  0 resolved" in line
+    told_there = json.loads(status.read_bytes())
+    assert ("watch", 1, 0) == tuple(told_there[key] for key in ("command", "accounts", "failing"))
 
 
 def test_the_pace_is_told_by_what_limits_it() -> None:

@@ -73,7 +73,7 @@ async def scene(
     async with liveperson(limit=ONE) as world:
         world.delay = delay
         if failures:
-            world.sandbox.fail_next(failures)
+            world.sandbox.fail_next(times=failures)
         async with ConversationSession(coalesce=False, http=world.http, retry=EVEN) as session:
             account = Account(world.sandbox.account_ids[0], credentials)
             if queue:  # a token of the bucket is taken: the call has to wait for the next one

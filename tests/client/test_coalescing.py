@@ -124,7 +124,7 @@ async def test_each_has_its_own_timeout() -> None:
 async def test_a_failure_is_everybodys_and_each_has_its_own_exception() -> None:
     """A traceback that grows with every waiter would be nobody's."""
     async with Sandbox(latency=1) as sandbox:
-        sandbox.fail_next(9, status=500)
+        sandbox.fail_next(500, times=9)
         policy = RetryPolicy(waits=[])
         async with ConversationSession(base_url=sandbox.url, retry=policy) as session:
             errors = await asyncio.gather(

@@ -838,7 +838,7 @@ def test_an_api_key_without_its_extra_says_what_to_install() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
 
-    assert "msgconv-async[oauth1]" in said.stdout
+    assert "pip install 'oauthlib>=3.2'" in said.stdout
 
 
 async def test_a_login_is_shared_between_equal_accounts_and_not_between_others() -> None:

@@ -87,7 +87,7 @@ async def test_a_call_tells_its_steps_in_order() -> None:
 async def test_a_retry_tells_what_failed_and_how_long_it_waits() -> None:
     heard = Listener()
     async with Sandbox(accounts=1) as sandbox:
-        sandbox.fail_next(2, status=503)
+        sandbox.fail_next(503, times=2)
         who = Account(sandbox.account_ids[0], BEARER)
         async with ConversationSession(base_url=sandbox.url, retry=EVEN, on_event=heard) as session:
             with pytest.raises(Unauthorized):  # the sandbox does not know the token
@@ -157,7 +157,7 @@ async def test_new_credentials_after_a_401_are_a_retry_without_a_wait() -> None:
         async with ConversationSession(base_url=sandbox.url, on_event=heard) as session:
             await session.fetch(account(sandbox), QUERY)
             heard.events.clear()
-            sandbox.fail_next(status=401)
+            sandbox.fail_next(401)
             await session.fetch(account(sandbox), QUERY)
 
     kinds = [

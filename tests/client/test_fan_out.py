@@ -76,7 +76,7 @@ async def test_outcomes_come_as_they_complete() -> None:
 async def test_a_failure_stays_with_its_account() -> None:
     """One account that fails, and one that is unknown, take nothing from the others."""
     async with Sandbox(accounts=3) as sandbox:
-        sandbox.fail_next(1, account_id=sandbox.account_ids[1])
+        sandbox.fail_next(account_id=sandbox.account_ids[1])
         policy = RetryPolicy(waits=())
         async with ConversationSession(base_url=sandbox.url, retry=policy) as session:
             accounts = [*everybody(sandbox), Account("99999999", BEARER)]

@@ -81,7 +81,7 @@ async def test_a_call_is_a_span_with_its_attempts_and_retries(telemetry: Telemet
             base_url=sandbox.url, retry=EVEN, on_event=telemetry.hook
         ) as session:
             await session.fetch(who, QUERY)
-            sandbox.fail_next(status=503)
+            sandbox.fail_next(503)
             await session.fetch(who, ConversationQuery(120))
 
     first, second = telemetry.spans()
@@ -165,7 +165,7 @@ async def test_metrics_tell_requests_queueing_retries_and_sharing(telemetry: Tel
         ) as session:
             queries = [ConversationQuery(minutes) for minutes in (60, 60, 120)]
             await asyncio.gather(*(session.fetch(who, query) for query in queries))
-            sandbox.fail_next(status=503)
+            sandbox.fail_next(503)
             await session.fetch(who, ConversationQuery(180))
             assert [0] == [
                 point.value for _, point in telemetry.points("msgconv.client.active_calls")

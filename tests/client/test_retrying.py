@@ -516,7 +516,7 @@ async def test_an_unreasonable_retry_after_does_not_stop_the_account() -> None:
     async with Sandbox(retry_after=86_400) as sandbox:
         async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = account(sandbox)
-            sandbox.fail_next(5, status=429)
+            sandbox.fail_next(429, times=5)
             for _ in range(5):
                 with pytest.raises(RateLimited) as refused:
                     await session.fetch(who, QUERY, timeout=600)
@@ -532,7 +532,7 @@ async def test_the_first_to_come_are_not_lost_behind_those_who_came_later() -> N
     async with Sandbox(latency=0.1) as sandbox:
         async with ConversationSession(coalesce=False, base_url=sandbox.url) as session:
             who = account(sandbox)
-            sandbox.fail_next(5, status=429)
+            sandbox.fail_next(429, times=5)
             done: list[int] = []
 
             async def fetch(number: int) -> None:

@@ -99,7 +99,7 @@ async def test_a_given_session_is_used_and_left_open() -> None:
 async def test_a_given_session_s_own_ways_play_no_part() -> None:
     """That it raises for a status is not taken for a broken connection."""
     async with Sandbox() as sandbox, aiohttp.ClientSession(raise_for_status=True) as http:
-        sandbox.fail_next(1, status=429)
+        sandbox.fail_next(429)
         async with ConversationSession(http=http, base_url=sandbox.url) as session:
             await session.fetch(account(sandbox), QUERY)
 
@@ -143,7 +143,7 @@ def test_an_account_s_id_is_not_the_account() -> None:
 async def test_stats_tell_what_was_sent_and_what_came_of_it() -> None:
     """A request that is repeated counts as sent twice, and as retried once."""
     async with Sandbox() as sandbox, aiohttp.ClientSession() as http:
-        sandbox.fail_next(1, status=429)
+        sandbox.fail_next(429)
         async with ConversationSession(http=http, base_url=sandbox.url) as session:
             await session.fetch(account(sandbox), QUERY)
             stats = session.stats(account(sandbox))
@@ -255,7 +255,7 @@ async def test_what_is_still_asked_when_it_closes_fails_at_once(part: str) -> No
         async with ConversationSession(base_url=sandbox.url) as session:
             who = account(sandbox)
             if part == "wait":
-                sandbox.fail_next(1)
+                sandbox.fail_next()
             turn = session.pacer(who).turn()
             await turn.__aenter__()
             call = asyncio.create_task(session.fetch(who, QUERY, timeout=None))

@@ -9,7 +9,7 @@ from typing import Any
 
 import dlt
 
-from msgconv_async.export import ACCOUNT_METRICS, METRICS, SKILL_METRICS, TYPES, Table
+from msgconv_async.export import METRICS, TABLES, TYPES, Table
 from msgconv_async.export.destination import Destination
 from msgconv_async.protocol.buckets import BUCKET
 
@@ -26,16 +26,15 @@ def row(
     start: datetime,
     counts: tuple[int | None, int | None, int | None] = (0, 0, 0),
     handling: int | None = 0,
-    skill_id: int | None = None,
+    **key: int,
 ) -> dict[str, Any]:
-    """Return a row of ``account_metrics`` or, with a skill, of ``skill_metrics``."""
+    """Return a row of ``account_metrics`` or, with a skill's or an agent's id, of its table."""
     known = [each for each in counts if each is not None]
-    skill = {} if skill_id is None else {"skill_id": skill_id}
     figures = [*counts, sum(known) if known else None, None, None, None, handling, *[None] * 4]
     return {
         "account_id": account_id,
         "interval_end": start + BUCKET,
-        **skill,
+        **key,
         "interval_start": start,
         **dict(zip(METRICS, figures, strict=True)),
     }
@@ -64,7 +63,7 @@ def store(
         dataset_name="conversations",
         pipelines_dir=str(working),
     )
-    hints = {table.name: _hints(table) for table in (ACCOUNT_METRICS, SKILL_METRICS)}
+    hints = {table.name: _hints(table) for table in TABLES}
     resources = [
         dlt.resource(list(rows), name=name, columns=hints.get(name, {}))
         for name, rows in tables.items()

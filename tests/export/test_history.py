@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from dlt.destinations import duckdb
@@ -14,8 +15,9 @@ from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
 
 from msgconv_async import ConfigurationError, MsgConvError
 from msgconv_async.export.destination import Destination, StoreFailed, destination
-from msgconv_async.export.history import Day, History, read
+from msgconv_async.export.history import ALL, Day, History, Part, read
 from msgconv_async.export.store import Store
+from msgconv_async.protocol.buckets import BUCKET
 from tests.export.sample_history import at, gap, quiet, row, store
 
 SKILLS = [
@@ -28,11 +30,17 @@ SKILLS = [
 ]
 SECOND, THIRD, FOURTH, FIFTH = (date(2026, 3, number) for number in (2, 3, 4, 5))
 DAYS = (
-    Day(SECOND, 4, 9, 2, 4, 15, 800),
-    Day(THIRD, -1, 0, 0, 3, 3, 30),
-    Day(THIRD, 4, 16, 32, 0, 48, 3_264),
-    Day(FIFTH, 4, 0, 0, 1, 1, None),
+    Day(SECOND, Part("1", 4), 9, 2, 4, 15, 800),
+    Day(THIRD, Part("1", 4), 16, 0, 0, 16, 3_200),
+    Day(THIRD, Part("2", -1), 0, 0, 3, 3, 30),
+    Day(THIRD, Part("2", 4), 0, 32, 0, 32, 64),
+    Day(FIFTH, Part("1", 4), 0, 0, 1, 1, None),
 )
+AGENTS = [
+    row("1", at(2, 8), (1, 0, 0), 700, agent_id=7),
+    row("1", at(2, 8, 55), (2, 0, 0), 100, agent_id=7),
+    row("1", at(2, 23, 55), (4, 0, 0), 100, agent_id=8),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the same history as a database and as files."""
     folder = tmp_path_factory.mktemp("history")
     gaps = [gap("2", at(3, 4), at(3, 5)), gap("2", at(1), at(2))]
-    tables = {"skill_metrics": SKILLS, "collection_gaps": gaps}
+    tables = {"skill_metrics": SKILLS, "agent_metrics": AGENTS, "collection_gaps": gaps}
     for place, form in ((f"duckdb:{folder}/a.duckdb", None), (f"filesystem:{folder}", "parquet")):
         store(destination(place), folder / "dlt", tables, form)
     return folder
@@ -74,20 +82,55 @@ def totals(
     """Read a history of account totals."""
     place = destination(f"duckdb:{tmp_path}/totals.duckdb")
     store(place, tmp_path / "dlt", {"account_metrics": rows, "skill_metrics": skills})
-    return read(Store(place), days)
+    return read(Store(place), days, by="skill")
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_days_of_utc_are_summed_by_skill(skills: Destination) -> None:
+def test_days_of_utc_are_summed_by_account_and_skill(skills: Destination) -> None:
     """Wherever reader and database are; the day is that on which a bucket starts."""
-    history = read(Store(skills))
+    history = read(Store(skills), by="skill")
     assert DAYS == history.days
     assert (("1", "2"), SECOND, FIFTH) == (history.accounts, history.first, history.last)
 
 
+def test_the_same_skill_of_two_accounts_is_two_skills(skills: Destination) -> None:
+    """They are added up in the sums of each account, and of all."""
+    parts = read(Store(skills), by="skill").by_part
+    assert [ALL, Part("1"), Part("1", 4), Part("2"), Part("2", -1), Part("2", 4)] == list(parts)
+    on_third = {part: day.total for part, days in parts.items() for day in days if day.day == THIRD}
+    assert [51, 16, 16, 35, 3, 32] == [on_third[part] for part in parts]
+
+
+def test_several_accounts_are_told_apart_and_one_by_skill(skills: Destination) -> None:
+    """Unless it is said; where there are no totals, skills are added up."""
+    both = read(Store(skills))
+    assert ("account", [ALL, Part("1"), Part("2")]) == (both.by, list(both.by_part))
+    assert [15, 51, 1] == [day.total for day in both.by_part[ALL]]
+    one = read(Store(skills), accounts=["2"])
+    assert ("skill", ("2",), THIRD) == (one.by, one.accounts, one.first)
+    assert [Part("2"), Part("2", -1), Part("2", 4)] == list(one.by_part)
+
+
+def test_an_account_of_which_nothing_was_collected_is_named(skills: Destination) -> None:
+    """It may be any text: it is no part of the query."""
+    for wrong in (["9' OR '1'='1"], ["1", "9' OR '1'='1"]):
+        with pytest.raises(ConfigurationError, match="collected of account \"9' OR '1'='1\""):
+            read(Store(skills), accounts=wrong)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_agents_and_hours_are_summed(skills: Destination) -> None:
+    """An hour is one of UTC as well."""
+    history = read(Store(skills), accounts=["1"], by="agent", hourly=True)
+    found = [(day.day, day.hour, day.part, day.total) for day in history.days]
+    assert [(SECOND, 8, Part("1", 7), 3), (SECOND, 23, Part("1", 8), 4)] == found
+    assert 24 * 4 == len(history.periods)
+    assert [(8, 3), (23, 4)] == [(day.hour, day.total) for day in history.by_part[Part("1")]]
+
+
 def test_days_are_counted_back_from_the_newest(skills: Destination) -> None:
     """A day without rows counts as one."""
-    history = read(Store(skills), 3)
+    history = read(Store(skills), 3, by="skill")
     assert (DAYS[1:], THIRD) == (history.days, history.first)
     assert [THIRD, FOURTH, FIFTH] == history.calendar
 
@@ -113,27 +156,30 @@ def test_a_gap_makes_a_day_partial(tmp_path: Path) -> None:
 def test_averages_are_made_of_sums() -> None:
     """Not of averages, and not of nothing."""
     of_days = [each.average for each in DAYS]
-    assert [800 / 15, 10.0, 68.0, None] == of_days
-    history = History((), SECOND, FIFTH, DAYS, {})
-    together = history.by_skill[None]
-    assert (3_264 + 30) / (48 + 3) == together[1].average
-    assert Day(THIRD, None, 16, 32, 3, 51, 3_294) == together[1]
+    assert [800 / 15, 200.0, 10.0, 2.0, None] == of_days
+    together = History((), SECOND, FIFTH, DAYS, {}).by_part[ALL]
+    assert (3_200 + 30 + 64) / (16 + 3 + 32) == together[1].average
+    assert Day(THIRD, ALL, 16, 32, 3, 51, 3_294) == together[1]
 
 
 def test_a_single_skill_is_not_summed_up_again() -> None:
     """It is all there is."""
-    assert {4: (DAYS[0],)} == History((), SECOND, SECOND, DAYS[:1], {}).by_skill
+    assert {Part("1", 4): DAYS[:1]} == History((), SECOND, SECOND, DAYS[:1], {}).by_part
 
 
 def test_without_skills_account_totals_are_reported(tmp_path: Path) -> None:
-    """Of all accounts together; a number that was not sent is not zero."""
+    """A number that was not sent is not zero."""
     history = totals(
         tmp_path,
         row("1", at(2), (1, 2, None), 60),
         row("2", at(2), (4, 8, None), 90),
     )
-    assert (Day(SECOND, None, 5, 10, None, 15, 150),) == history.days
-    assert {None: history.days} == history.by_skill
+    one, two = Part("1"), Part("2")
+    assert {
+        ALL: (Day(SECOND, ALL, 5, 10, None, 15, 150),),
+        one: (Day(SECOND, one, 1, 2, None, 3, 60),),
+        two: (Day(SECOND, two, 4, 8, None, 12, 90),),
+    } == history.by_part
 
 
 def test_account_totals_tell_whole_days_by_their_288_buckets(tmp_path: Path) -> None:
@@ -166,9 +212,9 @@ def test_account_totals_tell_of_days_that_are_quiet_in_all_skills(tmp_path: Path
     history = totals(tmp_path, *quiet("1", 2), *quiet("1", 3), skills=[skill])
     assert ({}, SECOND, THIRD) == (history.partial, history.first, history.last)
     assert [(SECOND, 4), (SECOND, None), (THIRD, None)] == [
-        (each.day, each.skill_id) for each in history.days
+        (each.day, each.part.id) for each in history.days
     ]
-    assert {None, 4} == set(history.by_skill)
+    assert {None, 4} == {part.id for part in history.by_part}
 
 
 def test_an_accounts_totals_are_more_than_the_sums_over_its_skills(tmp_path: Path) -> None:
@@ -176,14 +222,14 @@ def test_an_accounts_totals_are_more_than_the_sums_over_its_skills(tmp_path: Pat
     skill = row("1", at(2, 8), (1, 0, 0), skill_id=4)
     account = row("1", at(2, 8), (5, 2, 1))
     history = totals(tmp_path, account, skills=[skill])
-    assert (8, 1) == tuple(history.by_skill[each][0].total for each in (None, 4))
+    assert (8, 1) == tuple(history.by_part[Part("1", each)][0].total for each in (None, 4))
 
 
 def test_totals_are_reported_of_days_in_which_no_skills_were_collected(tmp_path: Path) -> None:
     """Though they were before."""
     skill = row("1", at(2), skill_id=4)
     history = totals(tmp_path, row("1", at(3), (1, 0, 0)), skills=[skill], days=1)
-    assert (Day(THIRD, None, 1, 0, 0, 1, 0),) == history.days
+    assert (Day(THIRD, Part("1"), 1, 0, 0, 1, 0),) == history.days
 
 
 def test_a_file_that_is_missing_is_named_and_not_made(tmp_path: Path) -> None:
@@ -248,6 +294,50 @@ def test_rows_of_the_far_future_do_not_hide_the_others(tmp_path: Path, form: Any
     tables = {"skill_metrics": [*SKILLS, *rows], "collection_gaps": [gap("1", at(5), far)]}
     store(place, tmp_path / "dlt", tables, form)
 
-    history = read(Store(place, "conversations"), 7)
+    history = read(Store(place, "conversations"), 7, by="skill")
     assert (DAYS, ("1", "2"), 2) == (history.days, history.accounts, history.ahead)
     assert (SECOND, FIFTH) == (history.first, history.last)
+
+
+def test_days_of_a_time_zone_have_23_and_25_hours(tmp_path: Path) -> None:
+    """Each is whole with as many buckets as it has, and a bucket belongs where its clocks say."""
+    longest, shortest = date(2025, 10, 26), date(2026, 3, 29)
+    begins = {
+        longest: (datetime(2025, 10, 25, 22, tzinfo=UTC), 300),
+        shortest: (datetime(2026, 3, 28, 23, tzinfo=UTC), 276),
+    }
+    rows = [
+        row("1", start + number * BUCKET, (1, 0, 0), 100)
+        for start, count in begins.values()
+        for number in range(-1, count + 1)
+    ]
+    place = destination(f"duckdb:{tmp_path}/totals.duckdb")
+    store(place, tmp_path / "dlt", {"account_metrics": rows})
+    history = read(Store(place), zone=ZoneInfo("Europe/Berlin"))
+    counted = {day.day: day.total for day in history.days}
+    assert {
+        date(2025, 10, 25): 1,
+        longest: 300,
+        date(2025, 10, 27): 1,
+        date(2026, 3, 28): 1,
+        shortest: 276,
+        date(2026, 3, 30): 1,
+    } == counted
+    assert "Europe/Berlin" == history.zone
+    assert {longest, shortest} == set(history.calendar) - history.partial.keys()
+    assert {date(2026, 3, 29), date(2026, 3, 30)} == {
+        day.day for day in read(Store(place), 2, zone=ZoneInfo("Asia/Tokyo")).days
+    }
+
+
+def test_skills_are_whole_over_a_long_day(tmp_path: Path) -> None:
+    """From its first midnight to its second, and where a gap lies in its last hour, it is not."""
+    start, day = datetime(2025, 10, 25, 22, tzinfo=UTC), date(2025, 10, 26)
+    rows = [row("1", start + number * BUCKET, (1, 0, 0), 100, skill_id=4) for number in (0, 299)]
+    late = gap("1", start + 290 * BUCKET, start + 291 * BUCKET)
+    for name, gaps in (("whole", []), ("gap", [late])):
+        place = destination(f"duckdb:{tmp_path}/{name}.duckdb")
+        tables = {"skill_metrics": rows, "collection_gaps": gaps}
+        store(place, tmp_path / "dlt", tables)
+        history = read(Store(place), zone=ZoneInfo("Europe/Berlin"))
+        assert ([day], bool(gaps)) == (history.calendar, day in history.partial)

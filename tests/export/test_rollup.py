@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from msgconv_async import AgentBreakdown, ConversationMetrics, Interval, SkillBreakdown
 from msgconv_async.export import METRICS, SKILL_AGENT_METRICS, TABLES, roll_up
+from msgconv_async.protocol.buckets import BUCKET
 
 MIDNIGHT = datetime(2026, 3, 4, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -236,3 +238,36 @@ def test_an_interval_across_two_periods_is_refused() -> None:
     """Nobody knows which part of it belongs where."""
     with pytest.raises(ValueError, match="lies in more than one period of 60 minutes"):
         roll_up([at(45, 30)], 60)
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize(
+    ("first", "buckets"),
+    [("2026-03-28T23:00", 276), ("2026-03-03T23:00", 288), ("2025-10-25T22:00", 300)],
+)
+def test_a_day_of_a_time_zone_is_whole_with_all_of_its_hours(first: str, buckets: int) -> None:
+    """Of 23, 24 and 25; without one bucket it is not."""
+    start = datetime.fromisoformat(first).replace(tzinfo=UTC)
+    parts = [
+        Interval(start + n * BUCKET, start + (n + 1) * BUCKET, complete=True, totals=resolved(1, 1))
+        for n in range(buckets)
+    ]
+    [day] = roll_up(parts, 1440, zone=BERLIN)
+    assert (start, start + buckets * BUCKET, True) == (day.start, day.end, day.complete)
+    assert [False] == [each.complete for each in roll_up(parts[1:], 1440, zone=BERLIN)]
+    hours = roll_up(parts, 60, zone=BERLIN)
+    assert (buckets // 12, True) == (len(hours), all(hour.complete for hour in hours))
+    quarters = roll_up(parts, 360, zone=BERLIN)
+    assert all(quarter.complete for quarter in quarters)
+    assert start + buckets * BUCKET == quarters[-1].end
+    assert -(-buckets // 72) == len(quarters)
+
+
+def test_weeks_of_a_time_zone_begin_at_its_midnights() -> None:
+    """Counted from 1970-01-01, a Thursday."""
+    part = at(0, totals=resolved(1, 1))
+    [week] = roll_up([part], 7 * 1440, zone=BERLIN)
+    local = week.start.astimezone(BERLIN)
+    assert (3, 0, 0) == (local.weekday(), local.hour, local.minute)

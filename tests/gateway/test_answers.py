@@ -249,7 +249,7 @@ async def test_a_service_that_cannot_be_reached_is_a_bad_gateway() -> None:
 async def test_a_throttled_request_is_repeated_and_not_passed_on() -> None:
     async with Sandbox() as sandbox, running(sandbox) as url:
         [account_id] = sandbox.account_ids
-        sandbox.fail_next(1, status=429)
+        sandbox.fail_next(429)
         status, _, _ = await get(url + path(account_id))
         assert 200 == status
         assert 2 == sandbox.requests[account_id]
@@ -258,7 +258,7 @@ async def test_a_throttled_request_is_repeated_and_not_passed_on() -> None:
 async def test_a_request_throttled_for_too_long_is_told_so_and_when_to_return() -> None:
     async with Sandbox(retry_after=100) as sandbox, running(sandbox, max_wait=0.1) as url:
         [account_id] = sandbox.account_ids
-        sandbox.fail_next(5, status=429)
+        sandbox.fail_next(429, times=5)
         status, headers, body = await get(url + path(account_id))
         assert (503, "throttled") == (status, headers["Msgconv-Gateway"])
         assert "100" == headers["Retry-After"]

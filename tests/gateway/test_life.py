@@ -49,7 +49,7 @@ async def test_it_is_not_ready_while_the_service_only_fails_and_then_it_tries_ag
     monkeypatch.setattr(application, "LATELY", 0.5)
     async with Sandbox() as sandbox, running(sandbox) as url:
         [account_id] = sandbox.account_ids
-        sandbox.fail_next(1)
+        sandbox.fail_next()
         await get(url + path(account_id))
         status, _, body = await get(f"{url}/readyz")
         assert (503, False) == (status, json.loads(body)["ready"])
@@ -63,7 +63,7 @@ async def test_why_it_is_not_ready_is_for_those_who_bring_the_token() -> None:
     """An excerpt of the service's answer is nothing for strangers."""
     async with Sandbox() as sandbox, running(sandbox, token="a-token") as url:
         [account_id] = sandbox.account_ids
-        sandbox.fail_next(1)
+        sandbox.fail_next()
         own = {"Authorization": "Bearer a-token"}
         await get(url + path(account_id), **own)
         _, _, to_strangers = await get(f"{url}/readyz")
@@ -77,7 +77,7 @@ async def test_one_account_that_fails_does_not_take_the_others_down() -> None:
     async with Sandbox(accounts=2) as sandbox, running(sandbox) as url:
         well, failing = sandbox.account_ids
         await get(url + path(well))
-        sandbox.fail_next(1)
+        sandbox.fail_next()
         assert 502 == (await get(url + path(failing)))[0]
         assert 200 == (await get(f"{url}/readyz"))[0]
 
@@ -85,7 +85,7 @@ async def test_one_account_that_fails_does_not_take_the_others_down() -> None:
 async def test_an_answer_makes_it_ready_at_once() -> None:
     async with Sandbox() as sandbox, running(sandbox) as url:
         [account_id] = sandbox.account_ids
-        sandbox.fail_next(1)
+        sandbox.fail_next()
         for _ in range(2):
             await get(url + path(account_id))
         assert 200 == (await get(f"{url}/readyz"))[0]
@@ -94,7 +94,7 @@ async def test_an_answer_makes_it_ready_at_once() -> None:
 async def test_metrics_count_by_account() -> None:
     async with Sandbox(accounts=2) as sandbox, running(sandbox, fresh_for=60) as url:
         one, two = sandbox.account_ids
-        sandbox.fail_next(1, status=429)
+        sandbox.fail_next(429)
         for target in (path(one), path(one), path(one, "timeframe=0&v=1"), path("9"), path("8")):
             await get(url + target)
         samples = await _samples(url)

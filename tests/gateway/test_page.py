@@ -19,6 +19,7 @@ from msgconv_async import Account, ConversationSession
 from msgconv_async.gateway.page import live, routes
 from msgconv_async.gateway.page.history import Memory, together
 from msgconv_async.gateway.page.live import Live
+from msgconv_async.names import Names
 from msgconv_async.pacing.pacer import Pacer
 from msgconv_async.protocol.buckets import BUCKET, EPOCH, floor
 from msgconv_async.protocol.report import (
@@ -157,6 +158,22 @@ async def test_a_viewer_is_told_all_and_then_what_changes(quick: Clock) -> None:
             assert first.id < (await other.event()).id
 
 
+async def test_names_stand_beside_the_ids(quick: Clock) -> None:
+    """Of the accounts with their rows, and of the skills and agents that are listed."""
+    names = Names(
+        accounts={"10000001": "Shop"}, skills={1: "Billing", 99: "none"}, agents={101: "A"}
+    )
+    async with (
+        Sandbox(accounts=2, clock=quick) as sandbox,
+        running(sandbox, names=names) as url,
+        looking(url) as stream,
+    ):
+        rows = await stream.rows(lambda row: row["summary"] is not None, accounts=2)
+        assert {"10000001": "Shop", "10000002": ""} == {row["id"]: row["name"] for row in rows}
+        _, _, body = await get(f"{url}/live/account/10000001")
+        assert {"skills": {"1": "Billing"}, "agents": {"101": "A"}} == json.loads(body)["names"]
+
+
 def _is_at(end: datetime, row: dict[str, dict[str, float]]) -> bool:
     return bool(row["summary"]) and row["summary"]["end"] == end.timestamp()
 
@@ -199,7 +216,7 @@ async def test_an_account_is_told_by_skill_and_agent(quick: Clock) -> None:
 
 async def test_a_failure_is_told_until_a_bucket_comes(quick: Clock) -> None:
     async with Sandbox(clock=quick) as sandbox, running(sandbox) as url:
-        sandbox.fail_next(1, status=503)
+        sandbox.fail_next(503)
         async with looking(url) as stream:
             [row] = await stream.rows(lambda row: bool(row["failure"]))
             assert "the service failed (HTTP 503)" in row["failure"]
@@ -312,18 +329,15 @@ async def test_the_page_asks_no_other_host_and_runs_nothing_of_a_stranger() -> N
 
 
 def test_the_page_is_small_and_its_code_of_others_is_named() -> None:
-    package = files("msgconv_async.gateway.page")
-    sizes = [
-        len(item.read_bytes())
-        for folder in ("static", "vendor")
-        for item in (package / folder).iterdir()
-    ]
+    vendor = files("msgconv_async") / "vendor"
+    folders = (files("msgconv_async.gateway.page") / "static", vendor)
+    sizes = [len(item.read_bytes()) for folder in folders for item in folder.iterdir()]
     assert 150_000 > sum(sizes)
-    note = (package / "vendor" / "README.md").read_text("utf-8")
-    script = (package / "vendor" / "uPlot.iife.min.js").read_text("utf-8")
+    note = (vendor / "README.md").read_text("utf-8")
+    script = (vendor / "uPlot.iife.min.js").read_text("utf-8")
     [version] = re.findall(r"\(v([\d.]+)\)", script[:200])
     assert f"| {version} | MIT" in note
-    assert "MIT License" in (package / "vendor" / "LICENSE").read_text("utf-8")
+    assert "MIT License" in (vendor / "LICENSE").read_text("utf-8")
 
 
 # ---------------------------------------------------------------------- memory

@@ -22,6 +22,7 @@ from msgconv_async.gateway import gateway
 from msgconv_async.gateway.page import routes
 from msgconv_async.gateway.page.live import Live
 from msgconv_async.gateway.serve import Address, serving
+from msgconv_async.names import Names
 from msgconv_async.protocol.buckets import BUCKET, floor
 from msgconv_async.sandbox import Clock, Conversation, Sandbox
 from tests.client.support import CLIENT
@@ -172,6 +173,35 @@ async def _choose(tab: Tab, select: str, value: str) -> None:
         f"(() => {{ const choice = document.getElementById({select!r}); choice.value = {value!r};"
         " choice.dispatchEvent(new Event('change')); })()"
     )
+
+
+async def test_names_stand_beside_ids_and_are_found(quick: Clock, tab: Tab) -> None:
+    """They are text, and go with the account, its skills and its agents."""
+    names = Names(
+        accounts={"10000001": "Shop", "10000002": "<img src=x>"},
+        skills=dict.fromkeys((-1, *range(1, 6)), "Billing"),
+        agents=dict.fromkeys(range(101, 113), "Ada"),
+    )
+    async with Sandbox(accounts=3, clock=quick) as sandbox, running(sandbox, names=names) as url:
+        await tab.open(f"{url}/")
+        shown = "[...document.querySelectorAll('#table tbody th')].map((each) => each.textContent)"
+        expected = ["10000001Shop", "10000002<img src=x>", "10000003"]
+        await tab.until(shown, lambda rows: sorted(rows) == expected)
+        await tab.value("document.getElementById('search').focus()")
+        await tab.call("Input.insertText", text="SHOP")
+        assert ["10000001"] == await tab.value(ORDER)
+        await tab.value("location.hash = '10000001'")
+        title = "document.getElementById('account-name').textContent"
+        await tab.until(title, "Account 10000001 Shop".__eq__)
+        await tab.value(
+            "document.getElementById('period').value = '1';"
+            "document.getElementById('period').dispatchEvent(new Event('change'))"
+        )
+        for table, name in (("skills", "Billing"), ("agents", "Ada")):
+            named = f"Object.keys(({ROWS})('{table}')).every((id) => id.endsWith(' {name}'))"
+            await tab.until(f"Object.keys(({ROWS})('{table}')).length > 1 && {named}")
+        assert 0 == await tab.value("document.images.length")
+        assert [] == tab.problems
 
 
 async def test_the_worst_is_first_and_the_keyboard_does_all(quick: Clock, tab: Tab) -> None:

@@ -170,8 +170,8 @@ async def test_a_burst_passes_at_once_and_comes_back_at_the_rate() -> None:
 async def test_a_throttling_that_was_asked_for_says_when_to_come_back(ask: Ask) -> None:
     """As one does that a limit brought about; another failure says nothing of the kind."""
     async with Sandbox(retry_after=7) as sandbox:
-        sandbox.fail_next(1, status=429)
-        sandbox.fail_next(1, status=503)
+        sandbox.fail_next(429)
+        sandbox.fail_next(503)
         throttled, failed = await ask(sandbox), await ask(sandbox)
     assert (429, "7") == (throttled.status, throttled.headers["Retry-After"])
     assert 503 == failed.status

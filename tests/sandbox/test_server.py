@@ -146,8 +146,8 @@ async def test_a_wrong_version_or_service_name_is_a_bad_request(
 async def test_the_next_requests_fail_as_asked_then_none(ask: Ask) -> None:
     async with Sandbox(accounts=2) as sandbox:
         first, second = sandbox.account_ids
-        sandbox.fail_next(2, account_id=first)
-        sandbox.fail_next(status=500)
+        sandbox.fail_next(times=2, account_id=first)
+        sandbox.fail_next(500)
         assert [503, 503] == [(await ask(sandbox, first)).status for _ in range(2)]
         assert 500 == (await ask(sandbox, second)).status
         assert [200, 200] == [(await ask(sandbox, each)).status for each in (first, second)]

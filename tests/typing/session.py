@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import assert_never, assert_type
 
 import aiohttp
+import polars as pl
 
 from msgconv_async import (
     Account,
@@ -32,8 +33,11 @@ from msgconv_async import (
     RateLimited,
     RetryPolicy,
     UserLogin,
+    blocking,
 )
 from msgconv_async.events import Attempt, CallBegan, CallEnded, Event, Retry
+from msgconv_async.export import SKILL_METRICS
+from msgconv_async.export.frames import to_polars
 from msgconv_async.otel import OpenTelemetry
 
 
@@ -180,3 +184,16 @@ async def fail(session: ConversationSession, account: Account) -> float | None:
         assert_type(error.status, int)
         assert_type(error.account_id, str)
     return None
+
+
+def without_await(account: Account, query: ConversationQuery) -> None:
+    report = blocking.fetch(account, query, timeout=5)
+    assert_type(report, ConversationReport)
+    outcomes = blocking.fetch_many([account, (account, query)], query, max_in_flight=5)
+    assert_type(outcomes, list[Outcome])
+    assert_type(to_polars(report), pl.DataFrame)
+    assert_type(to_polars(outcomes, SKILL_METRICS), pl.DataFrame)
+
+    blocking.fetch(account)  # type: ignore[call-arg]
+    blocking.fetch_many(account, query)  # type: ignore[arg-type]
+    to_polars([account])  # type: ignore[list-item]

@@ -352,9 +352,7 @@ class ApiKey(RequestCredentials):
         try:
             import oauthlib.oauth1  # noqa: F401, PLC0415 - an extra, asked for before it is used
         except ImportError:
-            raise ConfigurationError(
-                "ApiKey needs oauthlib: pip install 'msgconv-async[oauth1]'"
-            ) from None
+            raise ConfigurationError("ApiKey needs oauthlib: pip install 'oauthlib>=3.2'") from None
 
     def secrets(self) -> tuple[str, ...]:
         """Return the values that must never be shown."""

@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import anyio
@@ -31,6 +32,7 @@ from msgconv_async.client.many.follow import utc_now
 from msgconv_async.client.session import ConversationSession
 from msgconv_async.errors import SessionUnusable
 from msgconv_async.gateway.page.history import AN_HOUR, Memory, Summary, listed, together
+from msgconv_async.names import NOBODY, Names
 from msgconv_async.pacing.pacer import Pacer, PacerStats
 from msgconv_async.protocol.buckets import DAY
 from msgconv_async.protocol.query import ConversationQuery
@@ -98,6 +100,7 @@ class AccountState(msgspec.Struct):
         failure: What went wrong the last time, in a sentence; empty if nothing did.
         failed_at: When, in seconds since 1970.
         gap: What was missed, in a sentence; empty if nothing was.
+        name: Its name; empty if it has none.
     """
 
     id: str
@@ -105,6 +108,7 @@ class AccountState(msgspec.Struct):
     failure: str = ""
     failed_at: int = 0
     gap: str = ""
+    name: str = ""
 
 
 class Live:
@@ -114,6 +118,7 @@ class Live:
         session: The gateway's session, shared with its clients.
         accounts: Those that are followed.
         pacer: Returns an account's pacer, by its id.
+        names: The names of accounts, skills and agents.
     """
 
     def __init__(
@@ -121,12 +126,17 @@ class Live:
         session: ConversationSession,
         accounts: Iterable[Account],
         pacer: Callable[[str], Pacer],
+        names: Names = NOBODY,
     ) -> None:
         self._session = session
         self._accounts = tuple(accounts)
         self._pacer = pacer
         self._memories = {account.id: Memory() for account in self._accounts}
-        self._states = {account.id: AccountState(account.id) for account in self._accounts}
+        self._names = names
+        self._states = {
+            account.id: AccountState(account.id, name=names.accounts.get(account.id, ""))
+            for account in self._accounts
+        }
         self._encoded: dict[str, msgspec.Raw] = {}
         self._gaps: dict[str, datetime] = {}
         self._changed: set[str] = set()
@@ -183,12 +193,21 @@ class Live:
         memory = self._memories.get(account_id)
         if memory is None:
             return None
+        periods = [_listed(memory, buckets) for buckets in (1, AN_HOUR)]
+        skills = [row for each in periods for row in each["skills"]]
+        agents = [
+            row for each in periods for row in chain(each["agents"], *each["within"].values())
+        ]
         return {
             "id": account_id,
+            "names": {
+                "skills": _named(self._names.skills, skills),
+                "agents": _named(self._names.agents, agents),
+            },
             "day": 0 if memory.newest is None else memory.today,
             "today": [] if memory.newest is None else memory.day(memory.today),
             "before": [] if memory.newest is None else memory.day(memory.today - 1),
-            "periods": [_listed(memory, buckets) for buckets in (1, AN_HOUR)],
+            "periods": periods,
         }
 
     def everything(self) -> dict[str, Any]:
@@ -320,6 +339,11 @@ def _told(stats: PacerStats) -> list[Any]:
         stats.throttled,
         stats.sent,
     ]
+
+
+def _named(names: Mapping[int, str], rows: Iterable[list[Any]]) -> dict[str, str]:
+    """Return the names of what some rows are of, by their ids as the rows have them."""
+    return {id_: name for id_, *_ in rows if (name := names.get(int(id_))) is not None}
 
 
 def _listed(memory: Memory, buckets: int) -> dict[str, Any]:

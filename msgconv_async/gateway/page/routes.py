@@ -62,11 +62,14 @@ class Files:
     """What the browser is sent besides data, read once."""
 
     def __init__(self) -> None:
-        package = files("msgconv_async.gateway.page")
+        folders = (
+            files("msgconv_async.gateway.page") / "static",
+            files("msgconv_async") / "vendor",
+        )
         found = {
             item.name: item.read_bytes()
-            for folder in ("static", "vendor")
-            for item in (package / folder).iterdir()
+            for folder in folders
+            for item in folder.iterdir()
             if item.name.rpartition(".")[2] in _TYPES
         }
         digest = hashlib.sha256()

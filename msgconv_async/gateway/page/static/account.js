@@ -1,7 +1,7 @@
 // One account: its figures, its day, its pace, and its skills and agents.
 
 import { DayChart } from "./chart.js";
-import { ago, change, clock, count, counted, day, limit, skillName, written } from "./format.js";
+import { ago, change, clock, count, counted, day, limit, named, skillName, written } from "./format.js";
 import { accounts } from "./state.js";
 
 const HEADS = ["Resolved", "By agent", "By consumer", "By system", "Average handling time"];
@@ -26,7 +26,6 @@ export class AccountView {
     this.id = id;
     this.data = null;
     this.skill.value = "";
-    document.getElementById("account-name").textContent = `Account ${id}`;
     this.fill();
     this.fillTables();
     this.chart.show(0, [], []);
@@ -54,6 +53,7 @@ export class AccountView {
 
   fill() {
     const account = accounts.get(this.id);
+    set(document.getElementById("account-name"), `Account ${named(this.id, { [this.id]: account?.name })}`);
     const state = document.getElementById("account-state");
     const sums = document.getElementById("account-sums");
     if (!account) {
@@ -102,14 +102,16 @@ export class AccountView {
 
   fillTables() {
     const found = this.data?.periods[Number(this.period.value)] ?? { skills: [], within: {}, agents: [] };
-    fillRows("skills", found.skills, skillName);
+    const { skills, agents } = this.data?.names ?? {};
+    const skill = (id) => skillName(id, skills);
+    fillRows("skills", found.skills, skill);
     const chosen = this.skill.value;
     const known = Object.keys(found.within).sort((one, other) => Number(one) - Number(other));
     if (chosen && !known.includes(chosen)) known.push(chosen);
-    this.skill.replaceChildren(new Option("all skills", ""), ...known.map((id) => new Option(skillName(id), id)));
+    this.skill.replaceChildren(new Option("all skills", ""), ...known.map((id) => new Option(skill(id), id)));
     this.skill.value = chosen;
-    fillRows("agents", chosen ? (found.within[chosen] ?? []) : found.agents, (id) => id);
-    set(document.getElementById("agents-caption"), chosen ? `By agent, of skill ${skillName(chosen)}` : "By agent");
+    fillRows("agents", chosen ? (found.within[chosen] ?? []) : found.agents, (id) => named(id, agents));
+    set(document.getElementById("agents-caption"), chosen ? `By agent, of skill ${skill(chosen)}` : "By agent");
   }
 }
 

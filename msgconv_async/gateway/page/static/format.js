@@ -64,6 +64,10 @@ export function change([now, before], common) {
   return `${percent > 0 ? "+" : percent < 0 ? "−" : "±"}${Math.abs(percent)} %`;
 }
 
-export function skillName(id) {
-  return id === "-1" ? "-1 (unassigned)" : id;
+export function skillName(id, names = {}) {
+  return id === "-1" && !names[id] ? "-1 (unassigned)" : named(id, names);
+}
+
+export function named(id, names = {}) {
+  return names[id] ? `${id} ${names[id]}` : id;
 }

@@ -21,6 +21,7 @@ export function now() {
 export class Account {
   constructor(id) {
     this.id = id;
+    this.name = "";
     this.summary = null;
     this.failure = "";
     this.failedAt = 0;
@@ -29,6 +30,7 @@ export class Account {
   }
 
   take(row) {
+    this.name = row.name;
     this.summary = row.summary;
     this.failure = row.failure;
     this.failedAt = row.failed_at;

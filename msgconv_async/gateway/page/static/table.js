@@ -138,8 +138,10 @@ export class Table {
     const link = document.createElement("a");
     link.href = `#${encodeURIComponent(account.id)}`;
     link.textContent = account.id;
+    const name = document.createElement("small");
+    name.textContent = account.name;
     cells.account.scope = "row";
-    cells.account.append(link);
+    cells.account.append(link, name);
     const hours = hoursElement();
     cells.hours.append(hours);
     const row = { element, cells, hours, drawn: null };
@@ -166,7 +168,7 @@ export class Table {
   arrange() {
     const wanted = this.search.value.trim().toLowerCase();
     const found = [...accounts.values()].filter(
-      (account) => !wanted || account.id.toLowerCase().includes(wanted) || stateText(account).includes(wanted),
+      (account) => !wanted || [account.id, account.name, stateText(account)].some((text) => text.toLowerCase().includes(wanted)),
     );
     const keys = new Map(found.map((account) => [account, this.column.key(account)]));
     found.sort((one, other) => {
