@@ -7,6 +7,7 @@ from importlib import import_module
 
 MEASUREMENTS = (
     "dask",
+    "collect",
     "decode",
     "export",
     "fanout",

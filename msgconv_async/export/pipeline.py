@@ -300,7 +300,7 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
     if not dealt:
         state[CHECKPOINT] = (since or Checkpoint()).to_json()
         return
-    turns, seen = 0, set[tuple[str, datetime]]()
+    turns = 0
     # One that is given was entered, and lasts longer than this run.
     with Reader() if collection.reader is None else nullcontext(collection.reader) as reader:
         for found, closed in reader.follow(
@@ -312,7 +312,7 @@ def _batches(collection: _Collection) -> Iterator[dict[str, pa.Table]]:
             over=collection.over,
         ):
             _log(found)
-            items, tables = _fitting_tables([item for item in found if _is_first(item, seen)])
+            items, tables = _fitting_tables(found)
             if items:
                 yield tables
             if collection.watch is not None:
@@ -387,16 +387,6 @@ def _batch(
         tuple(item for item in items if isinstance(item, Gap)),
         emptied,
     )
-
-
-def _is_first(item: Item, seen: set[tuple[str, datetime]]) -> bool:
-    """Tell whether a bucket was not handed out before in this run, and remember it."""
-    if not isinstance(item, ClosedBucket):
-        return True
-    key = item.account.id, item.interval.end
-    first = key not in seen
-    seen.add(key)
-    return first
 
 
 def _emptied(items: Iterable[Item], queries: Iterable[ConversationQuery]) -> Iterator[Emptied]:

@@ -79,6 +79,16 @@ class Shard:
         """What the names of its pipeline and its staging dataset end in; empty of one alone."""
         return "" if self.count == 1 else f"_{self.number}_of_{self.count}"
 
+    @property
+    def another(self) -> str:
+        """What one is told who would be a second collector of the same accounts."""
+        return "another collector" + ("" if self.count == 1 else f" of shard {self}")
+
+    @property
+    def of_another_number(self) -> str:
+        """What one is told who would collect beside shards of another number."""
+        return f"a collector of another number of shards than {self.count}"
+
     def holds(self, account_id: str) -> bool:
         """Tell whether an account is dealt to this shard."""
         digest = blake2b(account_id.encode(), digest_size=8).digest()

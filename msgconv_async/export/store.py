@@ -109,9 +109,9 @@ class Store:
         """Keep other collectors off: of two that load at once, one would undo what the other does.
 
         Shards of one number may be at work at once, unless the data is in files. There a lock file
-        beside them stops every other collector; so does PostgreSQL's own lock. At other
-        destinations, only the collectors of this machine are kept off, and not those of another
-        number of shards.
+        beside them stops every other collector. PostgreSQL's own locks stop one of the same shard,
+        and those of another number of shards. At other destinations, only the collectors of this
+        machine are kept off.
 
         Yields:
             A function that checks that this still holds, since a connection may have broken. It
@@ -121,23 +121,41 @@ class Store:
             StoreInUse: Another collector is at work.
             StoreFailed: It cannot be known whether another one is.
         """
-        paths = [self._state_dir / "lock"]
-        if (beside := self._backend.lock_file) is not None:
-            paths.append(beside)
         with ExitStack() as held:
-            for path in paths:
-                try:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    held.enter_context(FileLock(path, blocking=False))
-                except Timeout:
-                    if path.exists():
-                        raise StoreInUse(f"another collector is at work on {self}") from None
-                    raise StoreFailed(
-                        f"cannot lock {self}: no file can be made in {path.parent}"
-                    ) from None
-                except OSError as error:
-                    raise StoreFailed(f"cannot lock {self}: {error}") from None
+            held.enter_context(self._locked(self._state_dir / "lock", self._shard.another))
+            self._check_others()
+            if (beside := self._backend.lock_file) is not None:
+                held.enter_context(self._locked(beside, "another collector"))
             yield held.enter_context(self._backend.locked(self._shard))
+
+    @contextmanager
+    def _locked(self, path: Path, other: str) -> Iterator[None]:
+        """Hold a lock file; ``other`` says who holds it otherwise."""
+        with ExitStack() as held:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(path, blocking=False))
+            except Timeout:
+                if path.exists():
+                    raise StoreInUse(f"{other} is at work on {self}") from None
+                raise StoreFailed(
+                    f"cannot lock {self}: no file can be made in {path.parent}"
+                ) from None
+            except OSError as error:
+                raise StoreFailed(f"cannot lock {self}: {error}") from None
+            yield
+
+    def _check_others(self) -> None:
+        """See that no shard of another number is at work on this machine.
+
+        Raises:
+            StoreInUse: One is.
+        """
+        here = self._common_dir
+        for path in here.parent.glob(f"{here.name}*/lock"):
+            if not self._shard.is_peer(self._state_dir.name, path.parent.name):
+                with self._locked(path, self._shard.of_another_number):
+                    pass
 
     def load(self, source: DltSource, emptied: Sequence[Emptied] = ()) -> None:
         """Load all that the source yields, or nothing.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ import dlt
 import psycopg2
 import pytest
 
-from msgconv_async import Account, ClientCredentials, ConversationSession
 from msgconv_async.client.many.checkpoint import Checkpoint, Position
 from msgconv_async.errors import ConfigurationError
 from msgconv_async.export.destination import StoreFailed, StoreInUse, destination
@@ -25,9 +24,9 @@ from msgconv_async.export.shards import Left, Shard, taken_over
 from msgconv_async.export.store import Store
 from msgconv_async.protocol.buckets import BUCKET, floor
 from tests.export.collecting import DAY, NOON, World, in_duckdb, in_parquet, in_postgres
+from tests.export.killing import Collecting, Pair, all_of
 
 EDGE = floor(NOON)
-Pair = tuple[int, int]
 
 
 def collect(world: World, place: str, shard: Pair | None) -> list[Batch]:
@@ -48,10 +47,6 @@ def collect(world: World, place: str, shard: Pair | None) -> list[Batch]:
 
 def rows(batches: list[Batch]) -> int:
     return sum(batch.rows for batch in batches)
-
-
-def all_of(count: int) -> list[Pair | None]:
-    return [None] if count == 1 else [(number, count) for number in range(1, count + 1)]
 
 
 def test_accounts_are_dealt_out_evenly_and_stay_where_they_are() -> None:
@@ -204,85 +199,85 @@ def test_a_pipeline_that_is_not_the_shards_alone_is_refused(world: World, tmp_pa
         assert caught.value is not None
 
 
-def _shard(url: str, ids: list[str], shard: Pair, rounds: int) -> None:
-    """Collect in a process of its own."""
-    credentials = ClientCredentials("sandbox-client", "sandbox-secret")
-    accounts = [Account(id_, credentials) for id_ in ids]
-    with Reader(lambda: ConversationSession(base_url=url)) as reader:
-        for _ in range(rounds):
-            source = conversation_metrics(accounts, reader=reader, shard=shard)
-            Store(destination("postgres"), shard=shard).load(source)
-
-
-def test_four_processes_fill_the_same_tables_at_once(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_four_processes_fill_the_same_tables_at_once(tmp_path: Path, database: str) -> None:
     """From the first round on, which makes the tables; each shard has a staging dataset."""
-    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
     with World(accounts=12) as world:
-        processes = [
-            get_context("spawn").Process(
-                target=_shard, args=(world.sandbox.url, list(world.ids), (number, 4), 2)
-            )
-            for number in range(1, 5)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(300)
-        assert [0] * 4 == [process.exitcode for process in processes]
-        found = in_postgres(database)
-        assert {} == found.pop("collection_gaps")
-        assert world.truth(EDGE - DAY, EDGE) == found
+        collecting = Collecting(world, tmp_path, "postgres", database)
+        for _ in range(2):
+            assert [0] * 4 == collecting.run_shards(4)
+        collecting.check()
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'conversations_s%'")
         schemas = {name for (name,) in cursor.fetchall()}
     assert {f"conversations_staging_{number}_of_4" for number in range(1, 5)} == schemas
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["one machine", "two machines"])
 def test_a_shard_runs_once_and_none_of_another_number_beside_it(
-    database: str, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, elsewhere: bool
 ) -> None:
-    """Those of one number may be at work together."""
+    """Those of one number may be at work together. A second one is told which it is."""
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
+    machines = itertools.count()
 
     def store(shard: Pair | None) -> Store:
+        if elsewhere:
+            monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / str(next(machines))))
         return Store(destination("postgres"), shard=shard)
 
+    def refused(shard: Pair | None, why: str) -> None:
+        with pytest.raises(StoreInUse, match=f"^{why} is at work on postgres"):
+            with store(shard).exclusive():
+                pass
+
     with store((1, 2)).exclusive(), store((2, 2)).exclusive():
-        with pytest.raises(StoreInUse, match="another collector is at work"):
-            with store((1, 2)).exclusive():
-                pass
-        for other in (None, (3, 4)):
-            with pytest.raises(StoreInUse, match="another number of shards than"):
-                with store(other).exclusive():
-                    pass
+        refused((1, 2), "another collector of shard 1/2")
+        refused(None, "a collector of another number of shards than 1")
+        refused((1, 3), "a collector of another number of shards than 3")
     with store(None).exclusive():
-        with pytest.raises(StoreInUse, match="another number of shards than 2"):
-            with store((2, 2)).exclusive():
-                pass
+        refused(None, "another collector")
+        refused((2, 2), "a collector of another number of shards than 2")
     with store((3, 4)).exclusive():
         pass
 
 
+def test_the_command_is_told_of_another_and_does_nothing(
+    world: World, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a line, with exit code 1; it asks for nothing."""
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", database)
+    with Store(destination("postgres"), shard=(1, 2)).exclusive():
+        monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "elsewhere"))
+        for shard, why in (
+            ("1/2", "another collector of shard 1/2"),
+            ("1/3", "a collector of another number of shards than 3"),
+        ):
+            done = _command(world, "postgres", shard)
+            assert (1, "") == (done.returncode, done.stdout)
+            [line] = done.stderr.splitlines()
+            assert line.startswith(f"msgconv: {why} is at work on postgres")
+    assert 0 == sum(world.sandbox.requests.values())
+
+
 def test_the_command_collects_its_shard(world: World, tmp_path: Path) -> None:
     """What is no shard is told in a line."""
+    place = f"duckdb:{tmp_path / 'h.duckdb'}"
     for shard in ("1/2", "2/2"):
-        done = _command(world, tmp_path, shard)
+        done = _command(world, place, shard)
         assert 0 == done.returncode, done.stderr
     found = in_duckdb(tmp_path / "h.duckdb")
     assert world.truth(EDGE - DAY, EDGE)["account_metrics"] == found["account_metrics"]
-    for wrong in ("2", "3/2", "0/2", "1/x"):
-        done = _command(world, tmp_path, wrong)
+    for wrong in ("3/2", "1/x"):
+        done = _command(world, place, wrong)
         assert 2 == done.returncode
         assert "shard" in done.stderr
 
 
-def _command(world: World, folder: Path, shard: str) -> subprocess.CompletedProcess[str]:
+def _command(world: World, place: str, shard: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - the command under test
         [
             *(sys.executable, "-m", "msgconv_async", "collect", *world.ids, "--once"),
-            *("--shard", shard, "--destination", f"duckdb:{folder / 'h.duckdb'}"),
+            *("--shard", shard, "--destination", place),
             *("--base-url", world.sandbox.url),
         ],
         capture_output=True,

@@ -86,12 +86,9 @@ class Postgres(Backend):
             # Closing releases them as well, but only when the server notices.
             connection.callback(_unlock, session)
             if not held:
-                raise StoreInUse(f"another collector is at work on {self}")
+                raise StoreInUse(f"{shard.another} is at work on {self}")
             if others:
-                raise StoreInUse(
-                    f"another collector is at work on {self}, with another number of shards than"
-                    f" {shard.count}"
-                )
+                raise StoreInUse(f"{shard.of_another_number} is at work on {self}")
             yield lambda: self._check_held(session)
 
     @contextmanager
