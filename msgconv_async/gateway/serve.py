@@ -100,8 +100,8 @@ async def for_this_machine(
     """
     if HOST in request.headers and not is_loopback_url(f"http://{request.host}"):
         reason = (
-            "where no token is asked for, only requests to a loopback address are answered, not"
-            f" to {request.host[:64]}"
+            "where no token is asked for (msgconv gateway --token-env), only requests to a loopback"
+            f" address are answered, not to {request.host[:64]}"
         )
         return Refusal(403, "host", reason).response()
     return await handler(request)

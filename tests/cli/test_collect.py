@@ -257,7 +257,7 @@ def test_a_database_that_refuses_does_not_end_a_collector(
         monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", address)
         place = ("--destination", "postgres")
         with start("collect", "71", *place, "--every", "5m", "--base-url", sandbox) as process:
-            said = next_line(process, b"UTC: ")
+            said = next_line(process, b"; next round at ")
             assert process.poll() is None
             process.send_signal(signal.SIGTERM)
             _, rest = process.communicate(timeout=10)
