@@ -9,6 +9,9 @@ What is modelled because it decides results: the network (a refusal comes back a
 an answer after the service time as well), service times that vary (log-normal), timers that fire on
 a grid of about a millisecond and therefore release together whatever is due, and a server clock of
 whole milliseconds (as nginx has). `test_parity` holds it to the real `Pacer` on an event loop.
+
+Where a scenario has a demand, each arrival is a call. With a timeout, a call ends as those of a
+session do: at once if its turn, or its next try, would come too late; or when its time is over.
 """
 
 from __future__ import annotations
@@ -243,6 +246,15 @@ class World:
         self.now = until
 
 
+@dataclass(slots=True)
+class Call:
+    """One call of a client: when it came, how often it was refused, and how long it took."""
+
+    at: float
+    refused: int = 0
+    took: float = math.inf
+
+
 class Client:
     """The pacer's rules around one limit; work never ends unless the scenario says so."""
 
@@ -253,25 +265,51 @@ class Client:
         self._scenario, self._way, self._mu = scenario, way, math.log(scenario.service)
         self._slots = ConcurrencyLimit(self.limit.concurrency)
         self._schedule = Schedule(TokenBucket(self.limit.rate), self._slots)
-        self._arrived = 0
-        self._retries: deque[int] = deque()  # how often each was refused
+        self._arrived: deque[Call] = deque()
+        self._retries: deque[Call] = deque()
         self._timer = math.inf  # when it fires
         self.answers: list[float] = []
         self.refusals: list[float] = []
+        self.calls: list[Call] = []
         world.at(begins, self._arrive if scenario.demand else self._pump)
 
     def _arrive(self) -> None:
-        self._arrived += 1
-        gap = self.world.rng.expovariate(self._scenario.demand or 1.0)
-        self.world.at(self.world.now + gap, self._arrive)
-        self._pump()
+        now, scenario = self.world.now, self._scenario
+        for _ in range(scenario.bunch):
+            call = Call(now)
+            self.calls.append(call)
+            if self._is_in_time(call, len(self._arrived) + len(self._retries)):
+                self._arrived.append(call)
+            self._pump()
+        gap = self.world.rng.expovariate((scenario.demand or 1.0) / scenario.bunch)
+        self.world.at(now + gap, self._arrive)
+
+    def _is_in_time(self, call: Call, before: int, pause: float = 0.0) -> bool:
+        """Tell whether a call's turn, after so many others, would come in time for an answer."""
+        known = getattr(self.limit, "known", None)
+        left = call.at + self._scenario.timeout - self.world.now
+        if left == math.inf or known is None:
+            return pause < left
+        wait = self._schedule.eta(self.world.now, before + 1, known())
+        return not wait or max(wait, pause) + self._slots.holding <= left
+
+    def _give_up(self) -> None:
+        """Let those go whose time would be over before an answer."""
+        holding = self._slots.holding if hasattr(self.limit, "known") else 0.0
+        oldest = self.world.now - self._scenario.timeout + holding
+        while self._arrived and self._arrived[0].at < oldest:
+            self._arrived.popleft()
+        if self._retries and min(call.at for call in self._retries) < oldest:
+            self._retries = deque(call for call in self._retries if call.at >= oldest)
 
     def _has_work(self) -> bool:
         idle = self._scenario.idle
         if idle and idle[0] <= self.world.now < idle[1]:
             self._wake_at(idle[1])
             return False
-        return self._scenario.demand is None or self._arrived > 0 or bool(self._retries)
+        if self._scenario.timeout < math.inf:
+            self._give_up()
+        return self._scenario.demand is None or bool(self._arrived or self._retries)
 
     def _wake_at(self, when: float) -> None:
         when = math.ceil(when / TIMER_GRID + self.world.rng.random()) * TIMER_GRID
@@ -298,53 +336,59 @@ class Client:
 
     def _send(self) -> None:
         world, schedule = self.world, self._schedule
-        tries = self._retries.popleft() if self._retries else 0
-        self._arrived -= not tries
+        if self._retries:
+            call = self._retries.popleft()
+        else:
+            call = self._arrived.popleft() if self._arrived else Call(world.now)
         start = self.limit.started(world.now, self._slots.in_flight, schedule.held_by)
         schedule.paused_until = self.limit.paused_until
-        world.at(world.now + self._one_way(), lambda: self._reach_server(start, tries))
+        world.at(world.now + self._one_way(), lambda: self._reach_server(start, call))
 
     def _one_way(self) -> float:
         return self._scenario.network / 2 * (0.9 + 0.2 * self.world.rng.random())
 
-    def _reach_server(self, start: Start, tries: int) -> None:
+    def _reach_server(self, start: Start, call: Call) -> None:
         world = self.world
         if self.server.offer(world.now):
             served = world.now + world.rng.lognormvariate(self._mu, SIGMA)
-            world.at(served, lambda: self._leave(start))
+            world.at(served, lambda: self._leave(start, call))
         else:
             wait = self.server.retry_after(world.now)
             back = world.now + 0.0005 + self._one_way()
-            world.at(back, lambda: self._refused(start, wait, tries + 1))
+            world.at(back, lambda: self._refused(start, wait, call))
 
-    def _leave(self, start: Start) -> None:
+    def _leave(self, start: Start, call: Call) -> None:
         self.server.release()
-        self.world.at(self.world.now + self._one_way(), lambda: self._answered(start))
+        self.world.at(self.world.now + self._one_way(), lambda: self._answered(start, call))
 
-    def _answered(self, start: Start) -> None:
-        self._slots.give_back()
+    def _answered(self, start: Start, call: Call) -> None:
+        now = self.world.now
+        self._slots.finished(now - start.at)
         if self._scenario.failures and self.world.rng.random() < self._scenario.failures:
-            self.limit.neutral(start, self.world.now)
-            self._retries.append(1)
+            self.limit.neutral(start, now)
+            self._retries.append(call)
         else:
-            self.answers.append(self.world.now)
-            self.limit.answered(start, self.world.now)
+            self.answers.append(now)
+            call.took = now - call.at
+            self.limit.answered(start, now)
         self._learnt()
 
-    def _refused(self, start: Start, wait: float | None, tries: int) -> None:
+    def _refused(self, start: Start, wait: float | None, call: Call) -> None:
         now = self.world.now
+        call.refused += 1
         if not self._way.sleeps:
-            self._slots.give_back()
+            self._slots.finished(now - start.at)
         self.refusals.append(now)
         self.limit.throttled(start, now, wait)
-        pause = max(self._way.retry(tries), wait or 0.0) + 0.25 * self.world.rng.random()
-        self.world.at(now + pause, lambda: self._retry(tries))
+        pause = max(self._way.retry(call.refused), wait or 0.0) + 0.25 * self.world.rng.random()
         self._learnt()
+        if self._is_in_time(call, len(self._retries), pause):
+            self.world.at(now + pause, lambda: self._retry(call))
 
-    def _retry(self, tries: int) -> None:
+    def _retry(self, call: Call) -> None:
         if self._way.sleeps:
             self._slots.give_back()
-        self._retries.append(tries)
+        self._retries.append(call)
         self._pump()
 
     def _learnt(self) -> None:
@@ -362,6 +406,8 @@ class Scenario:
     duration: float = 120.0
     changes: tuple[float, ...] = ()
     demand: float | None = None
+    bunch: int = 1  # calls that come together
+    timeout: float = math.inf  # of each call
     idle: tuple[float, float] | None = None
     failures: float = 0.0
 
