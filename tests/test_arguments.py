@@ -515,7 +515,7 @@ EXEMPT = {
     **dict.fromkeys(("ApiKey.referring", "BearerToken.referring"), CALLED),
     **dict.fromkeys(("ClientCredentials.referring", "UserLogin.referring"), CALLED),
     **dict.fromkeys(("ConversationQuery.http_request", "Pacer.eta", "Pacer.finish"), CALLED),
-    "Pacer.start_in_turn": CALLED,
+    **dict.fromkeys(("Pacer.start_in_turn", "Pacer.start_in_time"), CALLED),
     **dict.fromkeys(("Names.account", "Names.skill", "Names.agent"), "an id has a name or not"),
     **dict.fromkeys(("fetch", "fetch_many"), "hands everything to a ConversationSession"),
     **dict.fromkeys(("complete_schema", "with_complete"), "given what report_tables has made"),

@@ -155,7 +155,13 @@ class Requests:
         if start is None:
             _check_queue(pacer, account, deadline, again=again)
             queued = -asyncio.get_running_loop().time()
-            start = await pacer.start_in_turn(again=again)
+            start = await pacer.start_in_time(lambda: deadline.ends, again=again)
+            if start is None:
+                raise DeadlineExceeded(
+                    f"its turn came too late: an answer takes up to {pacer.holding:.1f} s",
+                    account_id=account.id,
+                    timeout=deadline.timeout,
+                )
             queued += start.at
         pacer.retried += again
         outcome: Ending = "neutral"
@@ -218,7 +224,8 @@ def _is_answering(pacer: Pacer) -> bool:
 
 def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: bool) -> None:
     wait = pacer.eta(again=again)
-    if asyncio.get_running_loop().time() + wait > deadline.at:
+    turn = asyncio.get_running_loop().time() + wait
+    if turn > deadline.at or (wait and turn + pacer.holding > deadline.ends):
         raise DeadlineExceeded(
             f"its turn would come in {wait:.1f} s at the present pace"
             + ("" if again else f", after {pacer.waiting} others"),

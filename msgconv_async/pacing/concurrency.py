@@ -17,12 +17,13 @@ class ConcurrencyLimit:
         capacity: The most that may be in flight, 1 or more, or infinity.
     """
 
-    __slots__ = ("_held", "capacity", "in_flight")
+    __slots__ = ("_held", "_off", "capacity", "in_flight")
 
     def __init__(self, capacity: float = math.inf) -> None:
         self.capacity = capacity
         self.in_flight = 0
         self._held = 0.0
+        self._off = 0.0  # by how much the last times differed from the estimate
 
     @property
     def full(self) -> bool:
@@ -40,11 +41,21 @@ class ConcurrencyLimit:
     def finished(self, seconds: float) -> None:
         """Free a slot that was held for this many seconds.
 
-        The time feeds the estimate of `eta`, which follows a shorter one at once and a longer one
-        slowly: an estimate that errs should err early.
+        The time feeds the estimates of `eta` and `holding`, which follow a shorter one at once and
+        a longer one slowly: an estimate that errs should err early.
         """
         self.in_flight -= 1
-        self._held = min(seconds, self._held + 0.1 * (seconds - self._held))
+        off = seconds - self._held
+        self._off += (abs(off) - self._off) / 4
+        self._held = min(seconds, self._held + 0.1 * off)
+
+    @property
+    def holding(self) -> float:
+        """Seconds for which nearly all requests hold a slot at most; 0.0 while nothing is known.
+
+        It is an estimate and four times its mean error, as for TCP's timer (RFC 6298, section 2).
+        """
+        return self._held + 4 * self._off
 
     def eta(self, position: int) -> float:
         """Return seconds until the start at this place, if slots are held as long as before."""

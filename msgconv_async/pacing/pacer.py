@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
@@ -136,6 +137,11 @@ class Pacer:
         """
         return self._queue.eta(self._limit.known(), again=again)
 
+    @property
+    def holding(self) -> float:
+        """Seconds that nearly all requests take from start to end; 0.0 while nothing is known."""
+        return self._schedule.slots.holding
+
     def turn(self) -> "Turn":
         """Return an async context manager that waits for a turn and holds its slot while inside."""
         return Turn(self)
@@ -149,6 +155,27 @@ class Pacer:
         """Wait for a turn, with `again` before requests that had none; `finish` must follow."""
         held_by = await self._queue.acquire(again=again)
         return self._started(asyncio.get_running_loop().time(), held_by)
+
+    async def start_in_time(
+        self, ends: Callable[[], float], *, again: bool = False
+    ) -> Start | None:
+        """Wait for a turn as `start_in_turn` does, and leave it to the next if it comes too late.
+
+        Args:
+            ends: Returns the instant, in seconds of the event loop's clock, at which the answer is
+                of no use any more.
+            again: As `start_in_turn` takes it.
+
+        Returns:
+            The start, or None if there is less time left than nearly all requests take: the limit
+            would be used up for an answer that nobody waits for.
+        """
+        held_by = await self._queue.acquire(again=again)
+        now = asyncio.get_running_loop().time()
+        if now + self.holding > ends():
+            self._queue.give_back()
+            return None
+        return self._started(now, held_by)
 
     def _started(self, now: float, held_by: Knob | None) -> Start:
         self.sent += 1

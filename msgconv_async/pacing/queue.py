@@ -84,6 +84,11 @@ class Queue:
         self._resuming -= 1
         return held_by
 
+    def give_back(self) -> None:
+        """Give a start back that nobody needs any more, to the next in the queue."""
+        self._schedule.undo()
+        self.replan()
+
     def eta(self, knobs: Collection[Knob], *, again: bool = False) -> float:
         """Return how many seconds from now a caller would start if it queued now, or queued again.
 

@@ -588,3 +588,24 @@ async def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
     async with ConversationSession(coalesce=False, base_url="http://localhost") as session:
         with pytest.raises(ConfigurationError, match="timeout"):
             await session.fetch(Account("1", BEARER), QUERY, timeout=timeout)
+
+
+async def test_a_turn_is_not_spent_on_a_call_that_has_no_time_for_an_answer() -> None:
+    """Thrice of what the account may send is asked; what is sent is answered in time."""
+    async with Sandbox(latency=0.5) as sandbox:
+        async with ConversationSession(
+            coalesce=False, base_url=sandbox.url, pacer=lambda: Pacer(rate=(1, 10), concurrency=50)
+        ) as session:
+            who = account(sandbox)
+            calls = []
+            for _ in range(600):
+                calls.append(asyncio.create_task(session.fetch(who, QUERY, timeout=5)))
+                await asyncio.sleep(1 / 30)
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            answered = [each for each in outcomes if not isinstance(each, Exception)]
+            assert session.stats(who).sent == len(answered)
+            assert 10 * 20 <= len(answered)
+            late = [each for each in outcomes if isinstance(each, Exception)]
+            assert all(isinstance(each, DeadlineExceeded) for each in late)
+            assert any("its turn came too late" in str(each) for each in late)
+            assert 0 == session.stats(who).in_flight

@@ -18,6 +18,10 @@ class Until(NamedTuple):
     at: float
     timeout: float = 1.0
 
+    @property
+    def ends(self) -> float:
+        return self.at
+
     def failed(self, error: MsgConvError) -> None:
         raise AssertionError
 

@@ -27,6 +27,10 @@ class Deadline(Protocol):
         """Seconds of the event loop's clock, or infinity."""
 
     @property
+    def ends(self) -> float:
+        """The same, or a later instant, if that one only ends the wait for a turn."""
+
+    @property
     def timeout(self) -> float:
         """Seconds that the call was given, or infinity."""
 
@@ -220,6 +224,11 @@ class CallDeadline(Timed):
                 raise SessionUnusable("this ConversationSession was closed meanwhile") from None
             raise self._late() from self._failure
         return False
+
+    @property
+    def ends(self) -> float:
+        """The instant at which the whole call ends."""
+        return self.at if self._at_last is None else self._at_last
 
     def failed(self, error: MsgConvError) -> None:
         """Note a try that failed. The error names it if the time runs out."""

@@ -49,6 +49,10 @@ class _Flight(Generic[T]):
         return max((waiter.at for waiter in self.waiting), default=-math.inf)
 
     @property
+    def ends(self) -> float:
+        return max((waiter.ends for waiter in self.waiting), default=-math.inf)
+
+    @property
     def timeout(self) -> float:
         return max((waiter.timeout for waiter in self.waiting), default=0.0)
 
