@@ -6,8 +6,8 @@ import sys
 from importlib import import_module
 
 MEASUREMENTS = (
-    "dask",
     "collect",
+    "dask",
     "decode",
     "export",
     "fanout",

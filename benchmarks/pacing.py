@@ -182,9 +182,8 @@ def matrix() -> None:
     print(f"{'clients, limit':36}" + "".join(f"{demand:>8g} x" for demand in DEMANDS))
     for (clients, limit), counts in worse.items():
         print(f"{clients} on {limit:31}" + "".join(f"{counts[demand]:>10}" for demand in DEMANDS))
-    print(
-        f"\n{sum(reasons.values())} of {sum(total.values())}: {dict(reasons)}, {_by(worse, total)}"
-    )
+    print(f"\n{sum(reasons.values())} of {sum(total.values())}: {dict(reasons)},")
+    print(_by(worse, total))
     lost.sort(key=lambda one: one[0], reverse=True)
     for short, cell, (ours, naive) in lost[:10]:
         told = f"{100 * ours.answered:.0f} % answered, {100 * naive.answered:.0f} % without"
