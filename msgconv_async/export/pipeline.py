@@ -349,7 +349,10 @@ def _resume(state: dict[str, Any], collection: _Collection) -> tuple[Checkpoint 
     changed = state.setdefault(SELECTION, selection) != selection
     if left := _left(state, collection.shard):
         since = taken_over(since, left, collection.shard)
-        changed = changed or any(other.selection != selection for other in left)
+        taken = {} if since is None else since.accounts
+        changed = changed or any(
+            other.selection != selection and other.gave(taken) for other in left
+        )
     if changed:
         _LOG.warning(
             "from now on other skills, agents or groups are asked for;"

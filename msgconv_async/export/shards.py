@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.versioned_state import decompress_state
 
 from msgconv_async import checks
-from msgconv_async.client.many.checkpoint import Checkpoint
+from msgconv_async.client.many.checkpoint import Checkpoint, Position
 from msgconv_async.errors import ConfigurationError, short
 from msgconv_async.export.destination import PIPELINE, client_of
 
@@ -118,6 +119,15 @@ class Shard:
             return pipeline == other
         return re.fullmatch(rf"{re.escape(base)}_\d+_of_{self.count}", other) is not None
 
+    def is_of_another_number(self, pipeline: str, other: str) -> bool:
+        """Tell whether another pipeline is that of a shard of another number, or of one alone.
+
+        A pipeline of another name is somebody else's: it may ask for other things.
+        """
+        base = re.escape(pipeline.removesuffix(self.suffix))
+        of_any = re.fullmatch(rf"{base}(_\d+_of_\d+)?", other) is not None
+        return of_any and not self.is_peer(pipeline, other)
+
 
 class Left(NamedTuple):
     """What another pipeline left, and is to be taken over.
@@ -130,6 +140,10 @@ class Left(NamedTuple):
     checkpoint: Checkpoint
     selection: Any
 
+    def gave(self, taken: Mapping[str, Position]) -> bool:
+        """Tell whether one of these positions was taken from it."""
+        return any(taken.get(name) is at for name, at in self.checkpoint.accounts.items())
+
 
 def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left], dict[str, str]]:
     """Return what the pipelines of other numbers of shards left in a dataset.
@@ -140,7 +154,8 @@ def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left]
         seen: What was looked at before.
 
     Returns:
-        What was not looked at before; and what to hand in as ``seen`` the next time.
+        What was not looked at before, in the order of loading; and what to hand in as ``seen`` the
+        next time.
 
     Raises:
         ConfigurationError: The pipeline may be that of another shard as well.
@@ -153,8 +168,9 @@ def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left]
     if hasattr(client.config, "normalize_staging_dataset_name"):
         staging = client.config.normalize_staging_dataset_name(client.schema)
     shard.check(pipeline.pipeline_name, staging)
-    for name, load in _last_loads(client).items():
-        if shard.is_peer(pipeline.pipeline_name, name) or seen.get(name) == load:
+    for name, load in sorted(_last_loads(client).items(), key=itemgetter(1)):
+        theirs = shard.is_of_another_number(pipeline.pipeline_name, name)
+        if not theirs or seen.get(name) == load:
             continue
         with client:
             stored = client.get_stored_state(name)
@@ -169,7 +185,10 @@ def left_by_others(pipeline: Any, shard: Shard, seen: Loads) -> tuple[list[Left]
 
 
 def taken_over(own: Checkpoint | None, left: list[Left], shard: Shard) -> Checkpoint | None:
-    """Return where a shard's accounts stand by all that is known of them."""
+    """Return where a shard's accounts stand by all that is known of them.
+
+    Of two that end with the same bucket, the later one has read more of those before it.
+    """
     positions = {} if own is None else dict(own.accounts)
     clocks = {} if own is None else dict(own.clocks)
     queries = set() if own is None else {own.query}
@@ -178,7 +197,7 @@ def taken_over(own: Checkpoint | None, left: list[Left], shard: Shard) -> Checkp
             if not shard.holds(account_id):
                 continue
             mine = positions.get(account_id)
-            if mine is None or mine.through < position.through:
+            if mine is None or mine.through <= position.through:
                 positions[account_id] = position
                 clocks.pop(account_id, None)
                 if account_id in checkpoint.clocks:

@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from msgconv_async import checks
 from msgconv_async.errors import ConfigurationError, MsgConvError, short
 from msgconv_async.export.backends import backend_of
+from msgconv_async.export.backends.base import ALONE
 from msgconv_async.export.destination import (
     PIPELINE,
     Destination,
@@ -42,6 +43,9 @@ __all__ = ["DATASET", "PIPELINE", "Store"]
 
 DATASET = "conversations"
 """The default dataset: a database's schema, or a folder."""
+
+PROBED = 1.0
+"""Seconds: another shard that looks whether a lock is held holds it for less."""
 
 _NAME = re.compile(r"(?=.{1,63}$)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
@@ -124,7 +128,9 @@ class Store:
         with ExitStack() as held:
             held.enter_context(self._locked(self._state_dir / "lock", self._shard.another))
             self._check_others()
-            if (beside := self._backend.lock_file) is not None:
+            if (beside := self._backend.lock_file) is None and not self._backend.shared:
+                beside = self._common_dir / "alone.lock"
+            if beside is not None:
                 held.enter_context(self._locked(beside, "another collector"))
             yield held.enter_context(self._backend.locked(self._shard))
 
@@ -134,7 +140,7 @@ class Store:
         with ExitStack() as held:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FileLock(path, blocking=False))
+                held.enter_context(FileLock(path, timeout=PROBED))
             except Timeout:
                 if path.exists():
                     raise StoreInUse(f"{other} is at work on {self}") from None
@@ -204,9 +210,19 @@ class Store:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait until no other shard on this machine makes the tables."""
+        """Wait until no other shard on this machine makes the tables.
+
+        Raises:
+            StoreInUse: One does for too long: it may have been stopped in the middle.
+        """
         self._common_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._common_dir / "tables.lock"):
+        with ExitStack() as held:
+            try:
+                held.enter_context(FileLock(self._common_dir / "tables.lock", timeout=ALONE))
+            except Timeout:
+                raise StoreInUse(
+                    f"another shard makes the tables of {self}, for more than {ALONE} s now"
+                ) from None
             yield
 
     def _check_clock(self) -> None:

@@ -95,6 +95,7 @@ def test_systemd_kubernetes_and_airflow_run_their_shards_at_once(
     assert ("Indexed", 8, 8) == tuple(
         job["spec"][name] for name in ("completionMode", "completions", "parallelism")
     )
+    assert 1e9 < job["spec"]["backoffLimit"]  # restarts count all the job's life
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert HOME == container["workingDir"]
     mapped = of_airflow(monkeypatch)

@@ -35,14 +35,16 @@ def test_whatever_is_killed_every_bucket_is_there_once_and_true(
     with World(accounts=4 * max(counts)) as world:
         collecting = Collecting(world, tmp_path, "postgres", database)
         collecting.begin_in_shards(counts[0], chance)
+        before = collecting.codes[-signal.SIGKILL]
         world.fail(chance.random() < FAILING for _ in repeat(None))
         for number, count in enumerate(counts, 1):
-            kills = KILLS * number // len(counts) - collecting.codes[-signal.SIGKILL]
+            done = collecting.codes[-signal.SIGKILL] - before
+            kills = max(1, KILLS * number // len(counts) - done)
             collecting.survive_in_shards(count, kills, chance)
         world.fail(())
         collecting.finish(counts[-1])
         collecting.check()
-    assert collecting.codes[-signal.SIGKILL] >= KILLS
+    assert collecting.codes[-signal.SIGKILL] - before >= KILLS
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "postgres", "filesystem"])
@@ -59,7 +61,8 @@ def test_collectors_of_other_numbers_at_once_neither_lose_nor_repeat(
         running = [collecting.start(shard) for shard in shards[turn:] + shards[:turn]]
         for process in running:
             process.join()
-        assert {0, 1} == {process.exitcode for process in running}
+        # One that is in the way for less than a second is waited for.
+        assert {0} <= {process.exitcode for process in running} <= {0, 4}
     world.advance(SETTLE * BUCKET)
     collecting.finish()
     collecting.check(settled=SETTLE * BUCKET if kind == "filesystem" else timedelta())

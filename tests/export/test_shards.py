@@ -182,6 +182,48 @@ def test_the_position_that_is_further_on_is_taken_over() -> None:
     assert mine == taken_over(mine, other, held)
 
 
+def test_of_equal_positions_the_later_one_is_taken_over() -> None:
+    """It may have read a bucket before that one which the earlier one lacks."""
+    lacks, later = Position(EDGE, missing=(EDGE - BUCKET,)), Position(EDGE)
+    left = Left(Checkpoint({"1": later}, "a"), None)
+    taken = taken_over(Checkpoint({"1": lacks}, "a"), [left], Shard(1, 1))
+    assert taken == left.checkpoint
+    assert left.gave(taken.accounts)
+    assert not left.gave({"1": lacks})
+
+
+def test_pipelines_of_other_names_take_nothing_over(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of one's own may ask for agents what another asks for skills, in one dataset."""
+    monkeypatch.chdir(tmp_path)
+    for name, skills, agents in (("by_skill", "all", None), ("by_agent", None, "all")):
+        pipeline = dlt.pipeline(
+            name,
+            pipelines_dir=str(tmp_path / "dlt"),
+            destination=dlt.destinations.duckdb(str(tmp_path / "own.duckdb")),
+            dataset_name="conversations",
+        )
+        with Reader(world.session) as reader:
+            pipeline.run(
+                conversation_metrics(world.accounts, reader=reader, skills=skills, agents=agents)
+            )
+    found = in_duckdb(tmp_path / "own.duckdb")
+    for table in ("skill_metrics", "agent_metrics"):
+        assert world.truth(EDGE - DAY, EDGE)[table] == found[table]
+
+
+def test_shards_of_one_machine_keep_each_other_off_a_bucket_in_the_cloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would take the files of another's load for those of half a load, and remove them."""
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path))
+    with Store(destination("filesystem:memory://lake"), shard=(1, 2)).exclusive():
+        with pytest.raises(StoreInUse, match="another collector is at work"):
+            with Store(destination("filesystem:memory://lake"), shard=(2, 2)).exclusive():
+                pass
+
+
 def test_a_pipeline_that_is_not_the_shards_alone_is_refused(world: World, tmp_path: Path) -> None:
     """Of a user's own, the name and the staging dataset must tell shards apart."""
     credentials = str(tmp_path / "own.duckdb")

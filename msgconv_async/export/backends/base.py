@@ -22,6 +22,9 @@ from msgconv_async.export.shards import Shard
 
 _USER_INFO = re.compile(r"//[^/@]*@")
 
+ALONE = 120
+"""Seconds that a shard waits for another one to make the tables, which takes a few."""
+
 _STATES = 10
 """How many of a pipeline's states a database keeps. Only one of them is in use."""
 
@@ -78,6 +81,9 @@ class Backend:
         return client_of(self.destination, self.dataset)
 
     # ------------------------------------------------------------ one collector at a time
+
+    shared = True
+    """Whether shards may load at once, where the data is not in files of this machine."""
 
     @property
     def lock_file(self) -> Path | None:

@@ -19,6 +19,7 @@ class Filesystem(Backend):
     """A dataset of Parquet files."""
 
     file_format = "parquet"
+    shared = False  # one would take the files of another's load for those of half a load
 
     def _configure(self, config: Any) -> None:
         super()._configure(config)

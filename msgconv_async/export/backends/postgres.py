@@ -11,7 +11,7 @@ from typing import Any
 from dlt.destinations.sql_client import SqlClientBase
 
 from msgconv_async.errors import ConfigurationError
-from msgconv_async.export.backends.base import Backend
+from msgconv_async.export.backends.base import ALONE, Backend
 from msgconv_async.export.destination import StoreInUse
 from msgconv_async.export.pipeline import KEYS
 from msgconv_async.export.shards import Shard
@@ -98,6 +98,7 @@ class Postgres(Backend):
         with ExitStack() as connection:
             client.open_connection()
             connection.callback(client.close_connection)
+            client.execute_sql(f"SET lock_timeout = '{ALONE}s'")
             client.execute_sql("SELECT pg_advisory_lock(%s)", _key(f"{self.dataset} tables", 64))
             connection.callback(_unlock, client.native_connection)
             yield
