@@ -45,13 +45,9 @@ returning  One start went first. The       A refusal: outage. An answer: resting
 The place of the ceiling: a limit on requests in flight that refused the nth request allows n - 1. A
 limit on the rate has let through exactly its rate since it last refused (`throughput`).
 
-A limit that is not used up shows nothing: each start that was allowed and that nobody wanted, up to
-eight, excuses one refusal, which then moves nothing. It met the request of another client.
-
-Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); RFC 7661 (a limit
-that is not used up is not validated); AIMD, Chiu and Jain 1989 (why giving way makes shares equal);
-Laplace's rule of succession (how rare a rank is); nginx limit_req and limit_conn; RFC 6585 (429 and
-Retry-After).
+Sources: CUBIC, RFC 9438 (the curve; here its clock counts answers, not seconds); AIMD, Chiu and
+Jain 1989 (why giving way makes shares equal); Laplace's rule of succession (how rare a rank is);
+nginx limit_req and limit_conn; RFC 6585 (429 and Retry-After).
 """
 
 from __future__ import annotations
@@ -69,7 +65,7 @@ from msgconv_async.pacing.throughput import Throughput
 
 START_RATE: Final = 20.0  # starts per second, and slots, when cold: few enough for any server
 FAST: Final = 100.0  # starts per second: most that a round trip adds; more uses a quota up
-LOOSE: Final = 2.0  # what follows demand, not the limit, is so many times as high as what is used
+LOOSE: Final = 2.0  # the loose knob is at most so many times as high as what is used
 GIVE: Final = 0.07  # share given way when refused at rest: makes room for smaller clients
 WINDOW_REST: Final = 0.25  # of the time between two long outages: the least rest, up to 30 s
 
@@ -129,7 +125,6 @@ class AdaptiveLimit:
         "_slot_bounds",
         "_slots",
         "_throughput",
-        "_unused",
         "concurrency",
         "paused_until",
         "rate",
@@ -160,7 +155,6 @@ class AdaptiveLimit:
         self._refusals = Refusals()
         self._cut_seq = 0  # starts up to this one say nothing about the present curve
         self._cut_at = -math.inf
-        self._unused = 0.0  # starts that were allowed, and that nobody wanted
 
     @property
     def state(self) -> State:
@@ -232,11 +226,8 @@ class AdaptiveLimit:
         if self._refusals.count:
             if head_start := self._refusals.take_head_start():
                 self.paused_until = max(self.paused_until, now + head_start)
-        elif held is None:
-            idle = self._recent.idle(self.paused_until)
-            self._unused = min(self._unused + max(0.0, idle * self.rate - 1.0), FEW)
-            if self._recent.demand_paused(self.paused_until, self.rate):
-                self._throughput.full = False
+        elif held is None and self._recent.demand_paused(self.paused_until, self.rate):
+            self._throughput.full = False
         return start
 
     def answered(self, start: Start, now: float) -> None:
@@ -279,9 +270,6 @@ class AdaptiveLimit:
         self._throughput.refused += 1
         start.refused = True
         if start.seq <= self._throughput.seq:
-            return
-        if self._unused >= 1.0 and not self._refusals.count:
-            self._unused -= 1.0  # we were slower than allowed: it met another client's request
             return
         pause = self._refusals.add(
             start, self._recent, now, max(0.0, retry_after or 0.0), self._probe.found
@@ -366,16 +354,8 @@ class AdaptiveLimit:
     # ------------------------------------------------------------------ the knobs
 
     def _rest(self, ceiling: float, speed: float, *, new: bool, early: bool) -> None:
-        """Begin a rest under a ceiling: see `Probe.rest`.
-
-        While demand is below the limit, the ceiling is well above what is used, or a queue would
-        grow, and all that the pacer learns would be its own doing.
-        """
+        """Begin a rest under a ceiling: see `Probe.rest`."""
         knob = self.steered or "rate"
-        recent = self._recent
-        if recent.ran_empty():
-            used = recent.speed_before(recent.seq) if knob == "rate" else recent.mean_in_flight()
-            ceiling = max(ceiling, LOOSE * used)
         allowed = self._clamp(knob, ceiling)
         self._probe.rest(knob, ceiling, allowed, speed, new=new, early=early)
         self._cut_seq = self._recent.seq

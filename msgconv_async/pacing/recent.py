@@ -95,30 +95,6 @@ class RecentStarts:
         before, last = self._last[-2:]
         return before.held is None or last.at - max(before.at, resumed) > FEW / rate
 
-    def idle(self, resumed: float) -> float:
-        """Return the seconds before the last start in which there was no other, nor a pause.
-
-        Args:
-            resumed: When our last pause was over, in monotonic seconds.
-        """
-        if len(self._last) < 2:  # noqa: PLR2004 - the last one and the one before
-            return 0.0
-        return max(0.0, self._last[-1].at - max(resumed, self._last[-2].at))
-
-    def ran_empty(self) -> bool:
-        """Tell whether no request waited at several of the last starts: demand is below the limit.
-
-        Those that were refused do not count: in an outage, one at a time is sent. At two others
-        nobody may wait in any case: at the first of all, and after an outage.
-        """
-        last = self._last[-2 * FEW :]
-        return sum(start.held is None and not start.refused for start in last) > 2  # noqa: PLR2004
-
-    def mean_in_flight(self) -> float:
-        """Return the mean number of requests in flight at the last few starts."""
-        last = self._last[-2 * FEW :]
-        return sum(start.in_flight for start in last) / max(1, len(last))
-
     def pace(self, seq: int) -> float:
         """Return the starts per second over the last few up to this one; 0.0 if not known."""
         here = max(self._index(seq), min(FEW, len(self._last) - 1))

@@ -93,60 +93,19 @@ def test_a_cancelled_request_leaves_nothing_behind(cancel_at: float) -> None:
     assert waited <= 1.0 + 1e-6
 
 
-async def _refused(pacer: Pacer) -> tuple[tuple[float, int], tuple[float, int]]:
-    before = pacer.rate, pacer.concurrency
-    async with pacer.turn() as turn:
-        turn.throttled(None)
-    return before, (pacer.rate, pacer.concurrency)
-
-
 def test_a_refusal_slows_the_account_down() -> None:
-    """After 429 the pacer allows less than before it, where requests wait."""
-
-    async def main() -> tuple[tuple[float, int], tuple[float, int]]:
-        pacer, starts = Pacer(), list[float]()
-        others = [asyncio.create_task(_request(pacer, 0.1, starts)) for _ in range(50)]
-        await asyncio.sleep(0)
-        told = await _refused(pacer)
-        await asyncio.gather(*others)
-        return told
-
-    before, after = run_virtual(main())
-    assert after[0] < before[0] or after[1] < before[1]
-
-
-def test_a_refusal_where_less_was_asked_than_allowed_slows_nothing_down() -> None:
-    """It met another client's request: a slower pace would not have helped."""
+    """After 429 the pacer allows less than before it."""
 
     async def main() -> tuple[tuple[float, int], tuple[float, int]]:
         pacer, starts = Pacer(), list[float]()
         await asyncio.gather(*(_request(pacer, 0.1, starts) for _ in range(50)))
-        await asyncio.sleep(1.0)
-        return await _refused(pacer)
+        before = pacer.rate, pacer.concurrency
+        async with pacer.turn() as turn:
+            turn.throttled(None)
+        return before, (pacer.rate, pacer.concurrency)
 
     before, after = run_virtual(main())
-    assert after == before
-
-
-def test_a_turn_that_comes_too_late_for_an_answer_goes_to_the_next() -> None:
-    """Its slot and its token are free again, and a caller with more time starts at once."""
-
-    async def main() -> tuple[float, list[float]]:
-        pacer, starts = Pacer(rate=2), list[float]()
-        for _ in range(8):
-            await _request(pacer, 0.4, starts)
-        loop, ends = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 0.5
-        impatient = asyncio.create_task(pacer.start_in_time(lambda: ends))
-        await asyncio.sleep(0)
-        patient = asyncio.create_task(_request(pacer, 0.4, starts))
-        assert await impatient is None
-        left = loop.time()
-        await patient
-        assert pacer.in_flight == 0
-        return left, starts
-
-    left, starts = run_virtual(main())
-    assert starts[-1] == left
+    assert after[0] < before[0] or after[1] < before[1]
 
 
 def test_a_cold_pacer_starts_gently_and_learns() -> None:

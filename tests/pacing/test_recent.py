@@ -92,23 +92,3 @@ def test_a_pause_with_something_in_flight_forgets_nothing() -> None:
         starts.add(place / 10, 2, "rate")
     starts.add(1000.0, 2, None)
     assert 11 == len(starts._last)
-
-
-def test_the_queue_ran_empty_where_several_starts_waited_for_nothing() -> None:
-    """Those that an outage sent alone, and that were refused, do not count."""
-    starts = RecentStarts()
-    for each in range(16):
-        start = starts.add(each / 10, 1, None if each % 5 == 0 else "rate")
-        start.refused = each == 5
-        assert starts.ran_empty() == (each == 15)
-
-
-def test_idle_is_the_time_without_a_start_or_a_pause() -> None:
-    """Nothing is known before the second start."""
-    starts = RecentStarts()
-    starts.add(1.0, 1, None)
-    assert 0.0 == starts.idle(-math.inf)
-    starts.add(3.0, 1, None)
-    assert 2.0 == starts.idle(-math.inf)
-    assert 0.5 == starts.idle(2.5)
-    assert 0.0 == starts.idle(4.0)
