@@ -275,14 +275,14 @@ class Client:
 
     def _arrive(self) -> None:
         now, scenario = self.world.now, self._scenario
+        gap = self.world.rng.expovariate((scenario.demand or 1.0) / scenario.bunch)
+        self.world.at(now + gap, self._arrive)
         for _ in range(scenario.bunch):
             call = Call(now)
             self.calls.append(call)
             if self._is_in_time(call, len(self._arrived) + len(self._retries)):
                 self._arrived.append(call)
             self._pump()
-        gap = self.world.rng.expovariate((scenario.demand or 1.0) / scenario.bunch)
-        self.world.at(now + gap, self._arrive)
 
     def _is_in_time(self, call: Call, before: int, pause: float = 0.0) -> bool:
         """Tell whether a call's turn, after so many others, would come in time for an answer."""
