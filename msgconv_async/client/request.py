@@ -225,10 +225,12 @@ def _is_answering(pacer: Pacer) -> bool:
 def _check_queue(pacer: Pacer, account: Account, deadline: Deadline, *, again: bool) -> None:
     wait = pacer.eta(again=again)
     turn = asyncio.get_running_loop().time() + wait
-    if turn > deadline.at or (wait and turn + pacer.holding > deadline.ends):
+    too_late = turn > deadline.at
+    if too_late or (wait and turn + pacer.holding > deadline.ends):
         raise DeadlineExceeded(
             f"its turn would come in {wait:.1f} s at the present pace"
-            + ("" if again else f", after {pacer.waiting} others"),
+            + ("" if again else f", after {pacer.waiting} others")
+            + ("" if too_late else f", and an answer takes up to {pacer.holding:.1f} s"),
             account_id=account.id,
             timeout=deadline.timeout,
         )

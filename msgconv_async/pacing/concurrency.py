@@ -35,7 +35,7 @@ class ConcurrencyLimit:
         self.in_flight += 1
 
     def give_back(self) -> None:
-        """Free a slot whose request never started."""
+        """Free a slot whose request never started, or had no answer."""
         self.in_flight -= 1
 
     def finished(self, seconds: float) -> None:

@@ -188,7 +188,10 @@ class Pacer:
     def finish(self, start: Start, outcome: Ending, retry_after: float | None) -> None:
         """Free the slot, and let the limit learn."""
         now = asyncio.get_running_loop().time()
-        self._schedule.slots.finished(now - start.at)
+        if outcome == "neutral":
+            self._schedule.slots.give_back()  # a lost request does not tell how long answers take
+        else:
+            self._schedule.slots.finished(now - start.at)
         if outcome == "answered":
             self.answered += 1
             self.answered_at = now

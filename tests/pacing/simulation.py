@@ -363,11 +363,12 @@ class Client:
 
     def _answered(self, start: Start, call: Call) -> None:
         now = self.world.now
-        self._slots.finished(now - start.at)
         if self._scenario.failures and self.world.rng.random() < self._scenario.failures:
+            self._slots.give_back()
             self.limit.neutral(start, now)
             self._retries.append(call)
         else:
+            self._slots.finished(now - start.at)
             self.answers.append(now)
             call.took = now - call.at
             self.limit.answered(start, now)

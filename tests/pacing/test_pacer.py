@@ -108,6 +108,44 @@ def test_a_refusal_slows_the_account_down() -> None:
     assert after[0] < before[0] or after[1] < before[1]
 
 
+def test_a_turn_that_comes_too_late_for_an_answer_goes_to_the_next() -> None:
+    """Its slot and its token are free again, and a caller with more time starts at once."""
+
+    async def main() -> tuple[float, list[float]]:
+        pacer, starts = Pacer(rate=2), list[float]()
+        for _ in range(8):
+            await _request(pacer, 0.4, starts)
+        loop, ends = asyncio.get_running_loop(), asyncio.get_running_loop().time() + 0.5
+        impatient = asyncio.create_task(pacer.start_in_time(lambda: ends))
+        await asyncio.sleep(0)
+        patient = asyncio.create_task(_request(pacer, 0.4, starts))
+        assert await impatient is None
+        left = loop.time()
+        await patient
+        assert pacer.in_flight == 0
+        return left, starts
+
+    left, starts = run_virtual(main())
+    assert starts[-1] == left
+
+
+def test_a_lost_request_does_not_tell_how_long_answers_take() -> None:
+    """Or calls with less time than that would be turned away, for one that was never answered."""
+
+    async def main() -> tuple[float, float]:
+        pacer = Pacer(rate=100)
+        for _ in range(8):
+            await _request(pacer, 0.4, [])
+        before = pacer.holding
+        async with pacer.turn():
+            await asyncio.sleep(20)
+        return before, pacer.holding
+
+    before, after = run_virtual(main())
+    assert 0.4 <= before < 2.0
+    assert after == before
+
+
 def test_a_cold_pacer_starts_gently_and_learns() -> None:
     """Against a service that refuses nothing it begins with few at once and soon sends many."""
 
