@@ -76,7 +76,8 @@ _SECRETS = {
     "--token": "MSGCONV_TOKEN",
     "--password": "MSGCONV_PASSWORD",
 }
-"""What stands in no command line, and the variable that holds it."""
+"""What stands in no command line, and the variable that holds it. With ``_FILE`` at its end, it
+names a file that holds the secret."""
 _NOBODY = AccessOptions()
 _HERE = StoreOptions()
 _PLAIN = LogOptions()
@@ -115,7 +116,10 @@ def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
         return f"{name} {'has no value' if given else 'is missing'}"
     if isinstance(error, UnknownOptionError):
         name = (error.token.keyword or error.token.value).partition("=")[0]
-        if (variable := _SECRETS.get(name)) and "gateway" not in (error.command_chain or ()):
+        variable = _SECRETS.get(name.removesuffix("-file"))
+        if variable and "gateway" not in (error.command_chain or ()):
+            if name.endswith("-file"):
+                return f"{name}: there is no such option: set {variable}_FILE in the environment"
             return (
                 f"{name}: a secret stands in no command line, where every user of the machine can"
                 f" read it: set {variable} in the environment"

@@ -35,6 +35,12 @@ WRONG = {
     ),
     "a token": ((*FETCH, "--token=hush"), "set MSGCONV_TOKEN in the environment"),
     "a password": (("watch", "1", "--password", "hush"), "set MSGCONV_PASSWORD in the environment"),
+    "a secret's file": (
+        (*FETCH, "--client-secret-file", "x"),
+        "--client-secret-file: there is no such option: set MSGCONV_CLIENT_SECRET_FILE in the env",
+    ),
+    "a token's file": (("watch", "1", "--token-file=x"), "set MSGCONV_TOKEN_FILE in the env"),
+    "a password's file": ((*FETCH, "--password-file", "x"), "set MSGCONV_PASSWORD_FILE in the"),
     "help with nothing": (("help", "nope"), "there is no command 'nope': msgconv help names them"),
     "an empty id": ((*FETCH, "--agents", "4,,3"), "--agents='': an id must be"),
     "an empty list": ((*FETCH, "--groups="), "--groups='': an id must be"),
