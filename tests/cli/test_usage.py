@@ -87,6 +87,16 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
         ({"TOKEN": "a b"}, "MSGCONV_TOKEN: BearerToken: the token is empty or holds a space"),
         ({"TOKEN": "a\n"}, "the environment variable MSGCONV_TOKEN ends in a line end"),
         ({"USERNAME": "b", "PASSWORD": "a\r\n"}, "variable MSGCONV_PASSWORD ends in a line end"),
+        (
+            {"CLIENT_ID": "b", "CLIENT_SECRET_FILE": "/nope"},
+            "msgconv: MSGCONV_CLIENT_SECRET_FILE: the secret file /nope cannot be read: No such",
+        ),
+        ({"TOKEN_FILE": "/nope"}, "msgconv: MSGCONV_TOKEN_FILE: the secret file /nope cannot be"),
+        ({"USERNAME": "b", "PASSWORD_FILE": "/nope"}, "msgconv: MSGCONV_PASSWORD_FILE: the secret"),
+        (
+            {"CLIENT_ID": "b", "CLIENT_SECRET_FILE": "run/it"},
+            "msgconv: MSGCONV_CLIENT_SECRET_FILE must be the path of a file, from the root on or $",
+        ),
         ({"CLIENT_ID": "b", "CLIENT_SECRET": "a\n"}, "MSGCONV_CLIENT_SECRET ends in a line end"),
     ],
 )
