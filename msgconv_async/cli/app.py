@@ -593,15 +593,18 @@ def report(
         What to tell apart: accounts, or within each account its skills or agents. The same skill id
         in two accounts is never added up.
     hourly
-        Show hours instead of days.
+        Show hours instead of days, by the clock: the hour that comes twice, where clocks are put
+        back, is one row.
     tz
-        The time zone of the days, such as Europe/Berlin; UTC if not given.
+        The time zone of the days, such as Europe/Berlin; UTC if not given. Where clocks are put
+        back, a day has 25 hours, and with --hourly two of them are one row.
     names
         A file of names to show beside the ids of accounts, skills and agents: names.toml or
         names.csv.
     format
         table, if not given: to read, with sums. csv and json: only what is told apart, a row or an
-        object each, without sums.
+        object each, without sums; with --names, each id is followed by its name, account_name and
+        skill_name or agent_name, empty or null if it has none.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """
