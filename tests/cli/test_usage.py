@@ -52,6 +52,7 @@ WRONG = {
         "account id '1/2' is not one",
     ),
     "a base URL with a path": ((*FETCH, "--base-url", "https://a.example/b"), "is not an origin"),
+    "a base URL that is none": (("watch", "1", "--base-url", "http://["), "no credentials: set"),
     "plain http": ((*FETCH, "--base-url", "http://a.example"), "over plain http"),
     "no credentials": (FETCH, "no credentials: set MSGCONV_CLIENT_ID and MSGCONV_CLIENT_SECRET"),
     "a demo of something": (("demo", "x"), "Unused Tokens"),
