@@ -19,6 +19,13 @@ class MsgConvError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
 
+    def __copy__(self) -> MsgConvError:
+        """Return a copy without traceback and causes, which hold the frames of a request.
+
+        Other libraries, tblib among them, let `copyreg` keep both for any exception.
+        """
+        return _rebuild(type(self), self.args, self.__dict__)
+
 
 def _rebuild(cls: type[MsgConvError], args: tuple[Any, ...], state: dict[str, Any]) -> MsgConvError:
     error = cls.__new__(cls, *args)

@@ -134,11 +134,13 @@ def _from_csv(path: str, text: str, found: dict[str, dict[Any, str]]) -> None:
             place = f"{path}, line {rows.line_num}"
             if row == _HEAD or not any(row):
                 continue
-            if len(row) != len(_HEAD) or row[0] not in _KINDS:
-                kinds = ", ".join(_KINDS)
+            kinds = ", ".join(_KINDS)
+            if len(row) != len(_HEAD):
                 raise ConfigurationError(
                     f"{place}: a line has three values: a kind ({kinds}), an id and a name"
                 )
+            if row[0] not in _KINDS:
+                raise ConfigurationError(f"{place}: {short(row[0])}: the kinds are {kinds}")
             _add(place, found[row[0]], *row)
     except csv.Error as error:
         raise ConfigurationError(f"{path}, line {rows.line_num}: {error}") from None

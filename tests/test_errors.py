@@ -1,4 +1,5 @@
 import copy
+import copyreg
 import inspect
 import pickle
 
@@ -69,6 +70,25 @@ def test_copies(error: MsgConvError) -> None:
     """A copy, shallow or deep, says and carries what the original does."""
     assert_same(error, copy.copy(error))
     assert_same(error, copy.deepcopy(error))
+
+
+@every_error
+def test_a_copy_has_no_traceback_whatever_copyreg_says(
+    error: MsgConvError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where tblib is in use, as with Dask, `copyreg` would keep the frames of a request."""
+
+    def keeping(raised: MsgConvError) -> tuple[object, ...]:
+        return raised.with_traceback, (raised.__traceback__,)
+
+    monkeypatch.setitem(copyreg.dispatch_table, type(error), keeping)
+    with pytest.raises(MsgConvError) as caught:
+        raise error from ValueError("hush")
+    copied = copy.copy(caught.value)
+
+    assert (None, None, None) == (copied.__traceback__, copied.__cause__, copied.__context__)
+    assert_same(error, copied)
+    error.__cause__ = error.__traceback__ = None
 
 
 @every_error

@@ -63,7 +63,7 @@ def test_a_name_stands_beside_its_id() -> None:
         ("a.toml", "[agents]\nx = 'x'", "agents.x: the id of an agent is a whole number"),
         ("a.toml", "[skills]\n4 = 'x'\n04 = 'y'", "skills.04: skill 4 has a name already"),
         ("a.csv", "skill;4;x", "line 1: a line has three values: a kind (account, skill, agent),"),
-        ("a.csv", "kind,id,name\nteam,4,x", "line 2: a line has three values"),
+        ("a.csv", "kind,id,name\nteam,4,x", "line 2: 'team': the kinds are account, skill, agent"),
         ("a.csv", "skill,x,y", "line 1: the id of a skill is a whole number"),
         ("a.csv", "skill,4,x\n\nskill,4, ", "line 3: a name is text that is not empty"),
         ("a.csv", "skill,4,x\nskill,4,y", "line 2: skill 4 has a name already"),

@@ -18,12 +18,15 @@ def hears_sighup() -> bool:
     return hasattr(signal, "SIGHUP") and not sys.stderr.isatty()
 
 
-def read_again(path: Path, before: Sequence[Account]) -> Sequence[Account] | None:
+def read_again(path: Path | None, before: Sequence[Account]) -> Sequence[Account] | None:
     """Read an accounts file again, and say what has changed.
 
     Returns:
-        The accounts; None if the file has a mistake, which is said.
+        The accounts; None if there is no such file or it has a mistake, which is said.
     """
+    if path is None:
+        complain("there is no accounts file to read again: the accounts stay as they were")
+        return None
     try:
         accounts = read_accounts(path)
     except ConfigurationError as error:

@@ -76,7 +76,8 @@ _SECRETS = {
     "--token": "MSGCONV_TOKEN",
     "--password": "MSGCONV_PASSWORD",
 }
-"""What stands in no command line, and the variable that holds it."""
+"""What stands in no command line, and the variable that holds it. With ``_FILE`` at its end, it
+names a file that holds the secret."""
 _NOBODY = AccessOptions()
 _HERE = StoreOptions()
 _PLAIN = LogOptions()
@@ -115,7 +116,10 @@ def _mistake(error: CycloptsError, arguments: Sequence[str]) -> str:
         return f"{name} {'has no value' if given else 'is missing'}"
     if isinstance(error, UnknownOptionError):
         name = (error.token.keyword or error.token.value).partition("=")[0]
-        if (variable := _SECRETS.get(name)) and "gateway" not in (error.command_chain or ()):
+        variable = _SECRETS.get(name.removesuffix("-file"))
+        if variable and "gateway" not in (error.command_chain or ()):
+            if name.endswith("-file"):
+                return f"{name}: there is no such option: set {variable}_FILE in the environment"
             return (
                 f"{name}: a secret stands in no command line, where every user of the machine can"
                 f" read it: set {variable} in the environment"
@@ -589,15 +593,18 @@ def report(
         What to tell apart: accounts, or within each account its skills or agents. The same skill id
         in two accounts is never added up.
     hourly
-        Show hours instead of days.
+        Show hours instead of days, by the clock: the hour that comes twice, where clocks are put
+        back, is one row.
     tz
-        The time zone of the days, such as Europe/Berlin; UTC if not given.
+        The time zone of the days, such as Europe/Berlin; UTC if not given. Where clocks are put
+        back, a day has 25 hours, and with --hourly two of them are one row.
     names
         A file of names to show beside the ids of accounts, skills and agents: names.toml or
         names.csv.
     format
         table, if not given: to read, with sums. csv and json: only what is told apart, a row or an
-        object each, without sums.
+        object each, without sums; with --names, each id is followed by its name, account_name and
+        skill_name or agent_name, empty or null if it has none.
     html
         Write a page with charts to this file instead; it needs no network to be read.
     """

@@ -168,7 +168,7 @@ class Collect:
 
         A terminal sends the same signal when it is closed, and then it ends the command as usual.
         """
-        if self._file is None or self._every is None or not hears_sighup():
+        if self._every is None or not hears_sighup():
             yield
             return
 
@@ -183,7 +183,7 @@ class Collect:
 
     def _read_again(self) -> None:
         """Read the accounts file again, if that was asked for."""
-        if self._hung_up and self._file is not None:
+        if self._hung_up:
             self._hung_up = False
             if (accounts := read_again(self._file, self._all)) is not None:
                 self._take(accounts)

@@ -14,6 +14,11 @@ from typing import TypeVar
 from msgconv_async.client.access.accounts_file import credentials_of, read_secret
 from msgconv_async.client.access.credentials import ClientCredentials, Credentials
 from msgconv_async.client.access.domains import is_loopback_url
+from msgconv_async.client.access.secret_files import (
+    SECRET_PATH,
+    is_secret_path,
+    read_secret_file,
+)
 from msgconv_async.errors import ConfigurationError
 
 _CLIENT_SECRET, _TOKEN, _PASSWORD = (
@@ -63,17 +68,17 @@ def find(
     if len(kinds) > 1:
         raise ConfigurationError(f"more than one way to log in is given: {' and '.join(kinds)}")
     if token:
-        with _naming(_TOKEN):
+        with _naming(_source(_TOKEN, token)):
             return credentials_of({"kind": "bearer"} | token, environment), ""
     if client_id or secret:
         half = {"kind": "client", "client_id": _half(_CLIENT_ID, client_id)}
         secret = _half(_CLIENT_SECRET, secret)
-        with _naming(f"{_CLIENT_ID}, {_CLIENT_SECRET}"):
+        with _naming(f"{_CLIENT_ID}, {_source(_CLIENT_SECRET, secret)}"):
             return credentials_of(half | secret, environment), ""
     if username or password:
         half = {"kind": "user", "username": _half(_USERNAME, username)}
         password = _half(_PASSWORD, password)
-        with _naming(f"{_USERNAME}, {_PASSWORD}"):
+        with _naming(f"{_USERNAME}, {_source(_PASSWORD, password)}"):
             return credentials_of(half | password, environment), ""
     if base_url and is_loopback_url(base_url):
         from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET  # noqa: PLC0415 - a server
@@ -86,12 +91,24 @@ def find(
 
 def _place(key: str, variable: str, environment: Mapping[str, str]) -> dict[str, str]:
     """Tell where a secret is, as an accounts file does; nothing if it is not given."""
-    file = environment.get(f"{variable}_FILE")
-    if read_secret(variable, environment) is None:
-        return {f"{key}_file": file} if file else {}
-    if file:
-        raise ConfigurationError(f"{variable} and {variable}_FILE are both set: keep one of them")
-    return {f"{key}_env": variable}
+    in_file = f"{variable}_FILE"
+    file = environment.get(in_file)
+    if read_secret(variable, environment) is not None:
+        if file:
+            raise ConfigurationError(f"{variable} and {in_file} are both set: keep one of them")
+        return {f"{key}_env": variable}
+    if not file:
+        return {}
+    if not is_secret_path(file):  # what stands here may be the secret itself
+        raise ConfigurationError(f"{in_file} must be {SECRET_PATH}")
+    with _naming(in_file):  # an error later would name both halves
+        read_secret_file(file)
+    return {f"{key}_file": file}
+
+
+def _source(variable: str, place: Mapping[str, str]) -> str:
+    """Return the variable that says a secret, or names its file."""
+    return variable if variable in place.values() else f"{variable}_FILE"
 
 
 @contextmanager

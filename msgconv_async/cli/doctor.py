@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from msgconv_async.cli.failures import SAID
 from msgconv_async.cli.parameters import AccessOptions
 from msgconv_async.cli.streams import visible
 from msgconv_async.client.access.account import Account
+from msgconv_async.client.access.domains import is_loopback_url, parse_origin
 from msgconv_async.client.http.proxies import name_of, proxies_of
 from msgconv_async.client.http.retry import RetryPolicy
 from msgconv_async.client.session import ConversationSession
@@ -67,8 +69,18 @@ _MENDING: tuple[tuple[type[MsgConvError], str], ...] = (
 )
 
 
-def mending(error: MsgConvError) -> str:
-    """Return what to do about an error; nothing if its own sentence says that."""
+def mending(error: MsgConvError, base_url: str | None = None) -> str:
+    """Return what to do about an error; nothing if its own sentence says that.
+
+    Args:
+        error: What went wrong.
+        base_url: The server that was asked; None if that was LivePerson.
+    """
+    if isinstance(error, ConnectionFailed):
+        if not error.repeatable:  # a certificate, or a proxy that refuses
+            return ""
+        if base_url and is_loopback_url(base_url):
+            return "is the server running there?"
     return next((what for kind, what in _MENDING if isinstance(error, kind)), "")
 
 
@@ -90,27 +102,30 @@ class Doctor:
     _skews: list[timedelta] = field(default_factory=list)
 
     async def run(self) -> int:
-        """Check one thing after the other, and return the exit code."""
+        """Check one thing after the other, and return the exit code.
+
+        All that can be checked here is, before anything is asked.
+        """
+        accounts = self._accounts()
+        checked = (_server(self.access.base_url), _proxy(), _authorities())
+        if accounts is None or not all(checked):
+            return FAILED
+        session = ConversationSession(base_url=self.access.base_url, retry=RetryPolicy(waits=()))
+        await self._ask(session, accounts)
+        return self._found(len(accounts))
+
+    def _accounts(self) -> Sequence[Account] | None:
+        """Check the accounts and their credentials; None: they are wrong."""
         try:
             accounts, note = self.access.named(self.ids)
         except ConfigurationError as error:
-            return _wrong("accounts", str(error))
+            _wrong("accounts", str(error))
+            return None
         kinds = Counter(type(account.credentials).__name__ for account in accounts)
         named = ", ".join(f"{count:,} with {_KINDS[kind]}" for kind, count in kinds.items())
         where = "" if self.access.accounts is None else f" in {self.access.accounts}"
         _well("accounts", f"{len(accounts):,}{where}: {named}{f'; {note}' if note else ''}")
-        try:
-            proxy = proxies_of().of(_ANYWHERE)
-            session = ConversationSession(
-                base_url=self.access.base_url, retry=RetryPolicy(waits=())
-            )
-        except ConfigurationError as error:
-            return _wrong("environment", str(error))
-        base_url = self.access.base_url or os.environ.get("MSGCONV_BASE_URL")
-        _well("server", base_url or "LivePerson, each account's own hosts from the Domain API")
-        _well("proxy", "none" if proxy is None else f"{name_of(proxy)}, by HTTPS_PROXY")
-        await self._ask(session, accounts)
-        return self._found(len(accounts))
+        return accounts
 
     async def _ask(self, session: ConversationSession, accounts: Sequence[Account]) -> None:
         slots = anyio.CapacityLimiter(_AT_ONCE)
@@ -135,7 +150,7 @@ class Doctor:
     def _found(self, accounts: int) -> int:
         told = Counter[str]()
         for error in self._errors:
-            kind = mending(error)
+            kind = mending(error, self.access.base_url)
             told[kind] += 1
             if told[kind] <= SAID:
                 _wrong("account", str(error), kind)
@@ -156,6 +171,41 @@ class Doctor:
         return code
 
 
+def _server(base_url: str | None) -> bool:
+    """Check the server that is to be asked, and tell whether it is right."""
+    if base_url:
+        try:
+            parse_origin(base_url)
+        except ConfigurationError as error:
+            return not _wrong("server", str(error))
+    return _well("server", base_url or "LivePerson, each account's own hosts from the Domain API")
+
+
+def _proxy() -> bool:
+    """Check the proxy that the environment names."""
+    try:
+        proxy = proxies_of().of(_ANYWHERE)
+    except ConfigurationError as error:
+        return not _wrong("proxy", str(error))
+    return _well("proxy", "none" if proxy is None else f"{name_of(proxy)}, by HTTPS_PROXY")
+
+
+def _authorities() -> bool:
+    """Check the file of certificate authorities that the environment names, if it names one."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if not path or os.environ.get("SSL_CERT_DIR"):  # that folder may hold what the file lacks
+        return True
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        why = "which holds no certificate in PEM"
+    except OSError as error:
+        why = f"which cannot be read: {error.strerror}"
+    else:
+        return _well("certificates", f"their authorities are those of {path}, by SSL_CERT_FILE")
+    return not _wrong("certificates", f"SSL_CERT_FILE is {path}, {why}")
+
+
 def _apart(theirs: datetime, earliest: datetime, latest: datetime) -> timedelta:
     """Return how far a clock is ahead of ours; below zero, behind."""
     if earliest <= theirs <= latest:
@@ -163,8 +213,9 @@ def _apart(theirs: datetime, earliest: datetime, latest: datetime) -> timedelta:
     return theirs - (latest if theirs > latest else earliest)
 
 
-def _well(what: str, found: str) -> None:
+def _well(what: str, found: str) -> bool:
     print(f"ok     {what}: {visible(found)}", flush=True)  # noqa: T201 - a command does
+    return True
 
 
 def _wrong(what: str, found: str, mend: str = "") -> int:

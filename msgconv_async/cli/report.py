@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, date, tzinfo
 from io import StringIO
@@ -22,7 +22,7 @@ from msgconv_async.cli.console import FAILED, OK, complain
 from msgconv_async.cli.figures import HEADINGS, Figures, duration
 from msgconv_async.cli.output import Output, ReportFormat
 from msgconv_async.cli.page import page
-from msgconv_async.cli.streams import visible
+from msgconv_async.cli.streams import visible, visible_json
 from msgconv_async.export.destination import StoreFailed
 from msgconv_async.export.history import ALL, Day, History, Part, read, total
 from msgconv_async.export.rows import By
@@ -44,7 +44,7 @@ class Report:
         by: What to tell apart; see `read`.
         hourly: Show hours instead of days.
         zone: The time zone of the days.
-        names: What is shown beside ids, to read.
+        names: What is shown beside ids; in rows, in columns of their own.
         format: The format of what goes to stdout.
     """
 
@@ -102,20 +102,24 @@ def as_csv(history: History) -> bytes:
     table = csv.DictWriter(text, _columns(history), lineterminator="\n")
     table.writeheader()
     for row in _rows(history):
-        table.writerow(row | {"whole_day": "true" if row["whole_day"] else "false"})
+        shown = {key: visible(cell) for key, cell in row.items() if isinstance(cell, str)}
+        table.writerow(row | shown | {"whole_day": "true" if row["whole_day"] else "false"})
     return text.getvalue().encode()
 
 
 def as_json(history: History) -> bytes:
     """Return the same rows as a JSON array of objects."""
-    return msgspec.json.format(msgspec.json.encode(list(_rows(history))), indent=2) + b"\n"
+    document = msgspec.json.format(msgspec.json.encode(list(_rows(history))), indent=2)
+    return visible_json(document) + b"\n"
 
 
 def _columns(history: History) -> list[str]:
     hour = ["hour"] if history.hourly else []
-    part = [] if history.by == "account" else [f"{history.by}_id"]
+    kinds = ["account"] if history.by == "account" else ["account", history.by]
+    with_names = ("id",) if history.names is NOBODY else ("id", "name")
+    ids = [f"{kind}_{each}" for kind in kinds for each in with_names]
     figures = ["resolved", "by_agent", "by_consumer", "by_system", "average_handling_time_ms"]
-    return ["day", *hour, "account_id", *part, *figures, "whole_day"]
+    return ["day", *hour, *ids, *figures, "whole_day"]
 
 
 def _rows(history: History) -> Iterator[dict[str, Any]]:
@@ -123,9 +127,17 @@ def _rows(history: History) -> Iterator[dict[str, Any]]:
     for day in history.days:
         if (day.part.id is None) == (history.by == "account"):
             hour = [day.hour] if history.hourly else []
-            part = [] if history.by == "account" else [day.part.id]
-            cells = [day.day.isoformat(), *hour, day.part.account_id, *part, *Figures.of_day(day)]
+            ids = _named(day.part.account_id, history.names.accounts, history)
+            if history.by != "account":
+                names = history.names.skills if history.by == "skill" else history.names.agents
+                ids += _named(day.part.id, names, history)
+            cells = [day.day.isoformat(), *hour, *ids, *Figures.of_day(day)]
             yield dict(zip(columns, [*cells, day.day not in history.partial], strict=True))
+
+
+def _named(id_: Any, names: Mapping[Any, str], history: History) -> list[Any]:
+    """Return the cells of an id: where names were given, its name as well, or None."""
+    return [id_] if history.names is NOBODY else [id_, names.get(id_)]
 
 
 def _table(history: History) -> Table:

@@ -115,7 +115,7 @@ class Watch:
         log_to_stderr(logging.WARNING, failures)
         if self._note:
             complain(self._note)
-        if self._file is not None and hears_sighup():
+        if hears_sighup():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         lines = _Lines(failures, self._names)
         while True:
@@ -132,7 +132,7 @@ class Watch:
 
     def _read_again(self, session: ConversationSession, closed: Following) -> None:
         """Follow the accounts that the file has now, if that was asked for."""
-        if not self._hung_up or self._file is None:
+        if not self._hung_up:
             return
         self._hung_up = False
         if (accounts := read_again(self._file, self._accounts)) is None:

@@ -6,6 +6,7 @@ Say ``pytest_plugins = ["msgconv_async.sandbox.pytest_plugin"]`` in the topmost 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ _MARKER = (
     "msgconv_sandbox(**settings): the settings of this test's sandbox, those of"
     " msgconv_async.sandbox.Sandbox"
 )
+
+_SETTINGS = inspect.signature(Sandbox).parameters
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +41,9 @@ def msgconv_sandbox(
     for marker in reversed([*request.node.iter_markers("msgconv_sandbox")]):
         if marker.args:
             pytest.fail("msgconv_sandbox takes settings by name, such as accounts=3", pytrace=False)
+        for name in marker.kwargs.keys() - _SETTINGS:
+            known = ", ".join(_SETTINGS)
+            pytest.fail(f"msgconv_sandbox takes no {name!r}; it takes {known}", pytrace=False)
         settings |= marker.kwargs
     with Sandbox(**settings) as sandbox:
         monkeypatch.setenv("MSGCONV_BASE_URL", sandbox.url)

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from msgconv_async.cli import main
+from msgconv_async.cli.console import write_lines
 from msgconv_async.sandbox import CLIENT_ID, CLIENT_SECRET
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell runs in the background
@@ -72,7 +73,8 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no variable of the developer's reach a command."""
+    """Let no variable of the developer's reach a command, nor what an earlier one set."""
+    write_lines()  # else lines stay dated after a command that goes on
     for name in os.environ.keys() - clean_environment().keys():
         monkeypatch.delenv(name)
 

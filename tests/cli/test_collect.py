@@ -155,6 +155,18 @@ def test_a_collector_serves_its_health_and_reads_its_accounts_again(
     assert re.match(rb"msgconv: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: 1 of 2 accounts", said)
 
 
+def test_sighup_ends_no_collector_that_has_no_accounts_file(sandbox: str, folder: Path) -> None:
+    """It is told, and the collector goes on."""
+    with start("collect", 71, "--base-url", sandbox) as process:
+        next_line(process, b"; next round at ")
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+            next_line(process, b"there is no accounts file to read again")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+    assert 143 == process.returncode
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

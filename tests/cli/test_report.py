@@ -16,7 +16,7 @@ from msgconv_async.cli import show
 from msgconv_async.cli.captions import notes
 from msgconv_async.cli.chart import bars
 from msgconv_async.cli.page import page
-from msgconv_async.cli.report import Report, as_csv, shown
+from msgconv_async.cli.report import Report, as_csv, as_json, shown
 from msgconv_async.export.destination import destination
 from msgconv_async.export.history import Day, History, Part, read
 from msgconv_async.export.store import Store
@@ -129,7 +129,7 @@ def test_accounts_are_told_apart_skill_by_skill(two: History) -> None:
 
 
 def test_names_stand_beside_ids(two: History) -> None:
-    """In the table and on the page; they are text and nothing else, and programs get ids alone."""
+    """In the table and on the page; they are text and nothing else."""
     names = Names(accounts={"71": "[b]Shop"}, skills={4: "<b>B\x1b"})
     named = msgspec.structs.replace(two, names=names)
     shown = lines_of(named)
@@ -137,9 +137,43 @@ def test_names_stand_beside_ids(two: History) -> None:
     assert "2026-03-02 08:00* 72 all 9 9 0 0 0.1s" == shown[5]
     document = page(named).decode()
     assert ">71 [b]Shop: 4 &lt;b&gt;B\\x1b</option>" in document
-    assert as_csv(two) == as_csv(named)
     alone = History(("71",), two.first, two.last, two.days[:1], {}, by="agent", names=names)
     assert [">4</option>"] == re.findall(r">[^<]*</option>", page(alone).decode())
+
+
+def test_names_have_columns_of_their_own_in_rows(two: History) -> None:
+    """Beside the ids, which stay as they were; what has no name has an empty one."""
+    names = Names(accounts={"71": "Shop, 1"}, skills={4: "B\x1b\u202e"}, agents={4: "Ada"})
+    named = msgspec.structs.replace(two, names=names)
+    head, *rows = as_csv(named).decode().splitlines()
+    assert head.startswith("day,hour,account_id,account_name,skill_id,skill_name,resolved,")
+    assert [
+        '2026-03-02,8,71,"Shop, 1",4,B\\x1b\\u202e,3',
+        '2026-03-02,8,71,"Shop, 1",5,,1',
+        "2026-03-02,8,72,,4,B\\x1b\\u202e,9",
+    ] == [row.rsplit(",", 5)[0] for row in rows]
+    document = as_json(named)
+    assert b"\\u202e" in document
+    assert [("Shop, 1", "B\x1b\u202e"), ("Shop, 1", None), (None, "B\x1b\u202e")] == [
+        (row["account_name"], row["skill_name"]) for row in json.loads(document)
+    ]
+    agents = msgspec.structs.replace(named, by="agent")
+    assert ["Ada", None, "Ada"] == [row["agent_name"] for row in json.loads(as_json(agents))]
+
+
+def test_the_command_gives_names_to_a_program(run: Run, collected: str, tmp_path: Path) -> None:
+    path = tmp_path / "n.csv"
+    path.write_text("account,71,Shop\nskill,4,Sales")
+    given = ("report", "--destination", collected, "--names", path, "--format", "csv")
+    assert ",71,Shop,4,Sales," in run(*given, "--by", "skill").out
+    assert ",71,Shop,1," in run(*given, "--by", "account").out
+
+
+def test_help_says_that_the_hour_which_comes_twice_is_one_row(run: Run) -> None:
+    """At both options that lead there."""
+    said = " ".join(run("help", "report").out.replace("│", " ").split())
+    assert "by the clock: the hour that comes twice, where clocks are put back, is one row" in said
+    assert "a day has 25 hours, and with --hourly two of them are one row" in said
 
 
 def test_rows_for_a_program_hold_no_sums(two: History) -> None:

@@ -35,6 +35,12 @@ WRONG = {
     ),
     "a token": ((*FETCH, "--token=hush"), "set MSGCONV_TOKEN in the environment"),
     "a password": (("watch", "1", "--password", "hush"), "set MSGCONV_PASSWORD in the environment"),
+    "a secret's file": (
+        (*FETCH, "--client-secret-file", "x"),
+        "--client-secret-file: there is no such option: set MSGCONV_CLIENT_SECRET_FILE in the env",
+    ),
+    "a token's file": (("watch", "1", "--token-file=x"), "set MSGCONV_TOKEN_FILE in the env"),
+    "a password's file": ((*FETCH, "--password-file", "x"), "set MSGCONV_PASSWORD_FILE in the"),
     "help with nothing": (("help", "nope"), "there is no command 'nope': msgconv help names them"),
     "an empty id": ((*FETCH, "--agents", "4,,3"), "--agents='': an id must be"),
     "an empty list": ((*FETCH, "--groups="), "--groups='': an id must be"),
@@ -46,6 +52,7 @@ WRONG = {
         "account id '1/2' is not one",
     ),
     "a base URL with a path": ((*FETCH, "--base-url", "https://a.example/b"), "is not an origin"),
+    "a base URL that is none": (("watch", "1", "--base-url", "http://["), "no credentials: set"),
     "plain http": ((*FETCH, "--base-url", "http://a.example"), "over plain http"),
     "no credentials": (FETCH, "no credentials: set MSGCONV_CLIENT_ID and MSGCONV_CLIENT_SECRET"),
     "a demo of something": (("demo", "x"), "Unused Tokens"),
@@ -81,6 +88,16 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
         ({"TOKEN": "a b"}, "MSGCONV_TOKEN: BearerToken: the token is empty or holds a space"),
         ({"TOKEN": "a\n"}, "the environment variable MSGCONV_TOKEN ends in a line end"),
         ({"USERNAME": "b", "PASSWORD": "a\r\n"}, "variable MSGCONV_PASSWORD ends in a line end"),
+        (
+            {"CLIENT_ID": "b", "CLIENT_SECRET_FILE": "/nope"},
+            "msgconv: MSGCONV_CLIENT_SECRET_FILE: the secret file /nope cannot be read: No such",
+        ),
+        ({"TOKEN_FILE": "/nope"}, "msgconv: MSGCONV_TOKEN_FILE: the secret file /nope cannot be"),
+        ({"USERNAME": "b", "PASSWORD_FILE": "/nope"}, "msgconv: MSGCONV_PASSWORD_FILE: the secret"),
+        (
+            {"CLIENT_ID": "b", "CLIENT_SECRET_FILE": "run/it"},
+            "msgconv: MSGCONV_CLIENT_SECRET_FILE must be the path of a file, from the root on or $",
+        ),
         ({"CLIENT_ID": "b", "CLIENT_SECRET": "a\n"}, "MSGCONV_CLIENT_SECRET ends in a line end"),
     ],
 )

@@ -384,6 +384,18 @@ def test_the_accounts_file_is_read_again_at_sighup(sandbox: str, tmp_path: Path)
     assert ("watch", 1, 0) == tuple(told_there[key] for key in ("command", "accounts", "failing"))
 
 
+def test_sighup_ends_no_watch_that_has_no_accounts_file(sandbox: str) -> None:
+    """It is told, and the watch goes on."""
+    with watching(71, "--base-url", sandbox) as process:
+        lines(process.stdout, 1)
+        lines(process.stderr, 2)
+        for _ in range(2):
+            process.send_signal(signal.SIGHUP)
+            [told] = lines(process.stderr, 1)
+            assert "there is no accounts file to read again" in told
+        interrupt(process)
+
+
 def test_the_pace_is_told_by_what_limits_it() -> None:
     """How many at once means nothing where the service counts how many a second."""
     found = row("1", 1)

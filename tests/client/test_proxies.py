@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import aiohttp.connector
 import pytest
+import trustme
 from aiohttp import web
 from yarl import URL
 
@@ -402,8 +403,9 @@ async def test_a_company_s_authority_is_trusted_when_the_environment_names_it(
 ) -> None:
     """In a program of its own: OpenSSL reads the variable when it starts."""
     sandbox, _ = world
-    file = tmp_path / "company.pem"
+    file, other, absent = (tmp_path / name for name in ("company.pem", "other.pem", "absent.pem"))
     authority().cert_pem.write_to_path(str(file))
+    trustme.CA().cert_pem.write_to_path(str(other))
 
     async def run(**variables: str) -> str:
         process = await asyncio.create_subprocess_exec(
@@ -414,11 +416,19 @@ async def test_a_company_s_authority_is_trusted_when_the_environment_names_it(
         out, _ = await asyncio.wait_for(process.communicate(), 30)
         return out.decode()
 
-    trusted, unknown, absent = await asyncio.gather(
-        run(SSL_CERT_FILE=str(file)), run(), run(SSL_CERT_FILE=str(tmp_path / "absent.pem"))
+    trusted, unknown, unread, wrong, empty = await asyncio.gather(
+        run(SSL_CERT_FILE=str(file)),
+        run(),
+        run(SSL_CERT_FILE=str(absent)),
+        run(SSL_CERT_FILE=str(other)),
+        run(SSL_CERT_FILE=str(other), SSL_CERT_DIR=str(tmp_path)),
     )
     assert "the account is unknown or the credentials" in trusted  # it was let in to be refused
     assert "of va.data.example.net:443 is not accepted: unable to get local issuer" in unknown
     assert "let SSL_CERT_FILE name" in unknown
-    assert f"SSL_CERT_FILE is {tmp_path / 'absent.pem'}, which is not there" in absent
-    assert 3 == len(proxy.tunnels)  # no try was repeated
+    assert f"SSL_CERT_FILE is {absent}, which is not there" in unread
+    said = "; when Python started, the authority that signed this was not in"
+    assert f"{said} {other} (SSL_CERT_FILE)" in wrong
+    assert f"{said} {other} (SSL_CERT_FILE) nor in {tmp_path} (SSL_CERT_DIR)" in empty
+    assert "let SSL_CERT_FILE name" not in wrong + empty
+    assert 5 == len(proxy.tunnels)  # no try was repeated

@@ -291,5 +291,8 @@ def test_a_command_told_of_a_secret_twice_says_so(secret: Path) -> None:
     twice = {"MSGCONV_TOKEN": "t", "MSGCONV_TOKEN_FILE": str(secret)}
     with pytest.raises(ConfigurationError, match="MSGCONV_TOKEN and MSGCONV_TOKEN_FILE are both"):
         find(None, None, None, twice)
-    with pytest.raises(ConfigurationError, match="MSGCONV_TOKEN: the secret file /no/such"):
+    with pytest.raises(ConfigurationError, match=r"^MSGCONV_TOKEN_FILE: the secret file /no/such"):
         find(None, None, None, {"MSGCONV_TOKEN_FILE": "/no/such"})
+    secret.write_text("a b")
+    with pytest.raises(ConfigurationError, match=r"^MSGCONV_TOKEN_FILE: BearerToken: the token is"):
+        find(None, None, None, {"MSGCONV_TOKEN_FILE": str(secret)})

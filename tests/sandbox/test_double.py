@@ -134,6 +134,10 @@ def test_without():
 @pytest.mark.msgconv_sandbox(3)
 def test_wrong(msgconv_sandbox):
     pass
+
+@pytest.mark.msgconv_sandbox(acounts=2)
+def test_misspelt(msgconv_sandbox):
+    pass
 """
 
 
@@ -155,8 +159,10 @@ def test_a_fixture_runs_a_sandbox_for_each_test(tmp_path: Path) -> None:
     """As its marker says; a marker that cannot be is one sentence."""
     (tmp_path / "test_it.py").write_text(TESTS, encoding="utf-8")
     code, out = run_tests(tmp_path, "-p", "msgconv_async.sandbox.pytest_plugin")
-    assert (1, True) == (code, "4 passed, 1 error" in out), out
+    assert (1, True) == (code, "4 passed, 2 errors" in out), out
     assert "msgconv_sandbox takes settings by name, such as accounts=3" in out
+    assert "msgconv_sandbox takes no 'acounts'; it takes accounts, " in out
+    assert "TypeError" not in out
 
 
 def test_nobody_gets_the_fixture_who_did_not_ask(tmp_path: Path) -> None:

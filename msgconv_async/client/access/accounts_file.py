@@ -37,7 +37,11 @@ from msgconv_async.client.access.credentials import (
     UserLogin,
 )
 from msgconv_async.client.access.domains import check_host
-from msgconv_async.client.access.secret_files import is_secret_path, read_secret_file
+from msgconv_async.client.access.secret_files import (
+    SECRET_PATH,
+    is_secret_path,
+    read_secret_file,
+)
 from msgconv_async.client.access.toml_lines import KeyPath, lines
 from msgconv_async.errors import ConfigurationError
 
@@ -142,9 +146,7 @@ def _value(key: str, given: Any, environment: Mapping[str, str]) -> str:
         raise ConfigurationError(f"{key} must be a string that is not empty")
     if key.endswith("_file"):
         if not is_secret_path(given):  # what stands here may be the secret itself
-            raise ConfigurationError(
-                f"{key} must be the path of a file, from the root on or $CREDENTIALS_DIRECTORY/name"
-            )
+            raise ConfigurationError(f"{key} must be {SECRET_PATH}")
         return read_secret_file(given)
     if not key.endswith("_env"):
         return given

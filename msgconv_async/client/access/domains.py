@@ -279,7 +279,10 @@ def parse_origin(url: str) -> str:
 
 def is_loopback_url(url: str) -> bool:
     """Tell whether a URL stays on this machine."""
-    return is_loopback(urlsplit(url).hostname or "")
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:  # it is no URL
+        return False
 
 
 def _is_host(host: object) -> bool:

@@ -14,6 +14,9 @@ LARGEST = 64 * 1024
 _DIRECTORY = "CREDENTIALS_DIRECTORY"
 """The variable in which systemd tells a service where its credentials are."""
 
+SECRET_PATH = f"the path of a file, from the root on or ${_DIRECTORY}/name"
+"""What the place of a secret must be."""
+
 
 def is_secret_path(given: str) -> bool:
     """Tell whether a value is where a secret may be, and so not the secret itself."""

@@ -463,10 +463,14 @@ def _certificate(error: aiohttp.ClientConnectorCertificateError) -> str:
         return f"{text}; is the clock of this machine right?"
     if code not in _UNKNOWN_AUTHORITY:
         return text
-    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        path = os.environ.get(variable)
-        if path and not os.access(path.partition(os.pathsep)[0], os.R_OK):
+    given = [(each, os.environ.get(each, "")) for each in ("SSL_CERT_FILE", "SSL_CERT_DIR")]
+    given = [(variable, path) for variable, path in given if path]
+    for variable, path in given:
+        if not os.access(path.partition(os.pathsep)[0], os.R_OK):
             return f"{text}; {variable} is {path}, which is not there or cannot be read"
+    if given:
+        named = " nor ".join(f"in {path} ({variable})" for variable, path in given)
+        return f"{text}; when Python started, the authority that signed this was not {named}"
     return (
         f"{text}; if your network has a certificate authority of its own, let SSL_CERT_FILE name"
         " the file with its certificate before Python starts"
