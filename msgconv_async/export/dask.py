@@ -106,7 +106,7 @@ def read_metrics(
     Args:
         accounts: The accounts; none of them may be given twice. Only accounts of an accounts file
             may be computed outside this process: their credentials travel as the names of
-            environment variables, which must be set on every worker.
+            environment variables or files, which every worker must have.
         query: The question to each of them.
         table: The name of one of the four tables; the answers to the query must have rows in it.
         partitions: How many, in the order of the accounts and as even as can be, but at most one
@@ -226,8 +226,8 @@ def _travelling(member: Account | _Elsewhere) -> _Elsewhere:
     if (reference := member.credentials.reference) is None:
         raise ConfigurationError(
             f"account {member.id}: its credentials do not leave this process, since they were not"
-            " read from an accounts file: `read_accounts` knows which environment variables the"
-            " workers find them in"
+            " read from an accounts file: `read_accounts` knows in which environment variables or"
+            " files the workers find them"
         )
     return _Elsewhere(member.id, member.host, reference)
 

@@ -270,6 +270,27 @@ def test_no_secret_travels(service: Service, tmp_path: Path) -> None:
     assert CLIENT_SECRET not in repr(dict(graph))
 
 
+def test_the_path_of_a_secrets_file_travels(service: Service, tmp_path: Path) -> None:
+    """A worker reads the file, as it reads a variable; the graph that travelled is computed."""
+    secret = tmp_path / "secret"
+    secret.write_text(f"{CLIENT_SECRET}\n", encoding="utf-8")
+    path = tmp_path / "accounts.toml"
+    text = FILE.format(id=CLIENT_ID, name=USERNAME).replace(
+        'client_secret_env = "DASK_TEST_SECRET"', f"client_secret_file = '{secret}'"
+    )
+    path.write_text(
+        f'{text}[[accounts]]\nid = "{service.accounts[0].id}"\ncredentials = "main"\n',
+        encoding="utf-8",
+    )
+    accounts = read_accounts(path, {"DASK_TEST_PASSWORD": PASSWORD})
+    frame = read_metrics(accounts, TOTALS, "account_metrics", base_url=service.url)
+    sent = pickle.dumps(frame)
+    assert CLIENT_SECRET.encode() not in sent
+    assert str(secret).encode() in sent
+    there = pickle.loads(sent).compute(scheduler="threads")
+    assert [accounts[0].id] == there.account_id.unique().tolist()
+
+
 def test_a_secret_of_a_program_stays_in_its_process(service: Service) -> None:
     """And one sentence says what to do."""
     frame = read_metrics(service.accounts, EVERYTHING, base_url=service.url)
