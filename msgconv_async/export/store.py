@@ -126,7 +126,7 @@ class Store:
             StoreFailed: It cannot be known whether another one is.
         """
         with ExitStack() as held:
-            held.enter_context(self._locked(self._state_dir / "lock", self._shard.another))
+            held.enter_context(self._locked(self._state_dir / "lock", self._shard.another, PROBED))
             self._check_others()
             if (beside := self._backend.lock_file) is None and not self._backend.shared:
                 beside = self._common_dir / "alone.lock"
@@ -135,12 +135,12 @@ class Store:
             yield held.enter_context(self._backend.locked(self._shard))
 
     @contextmanager
-    def _locked(self, path: Path, other: str) -> Iterator[None]:
-        """Hold a lock file; ``other`` says who holds it otherwise."""
+    def _locked(self, path: Path, other: str, timeout: float = 0.0) -> Iterator[None]:
+        """Hold a lock file; ``other`` says who holds it otherwise, for longer than the timeout."""
         with ExitStack() as held:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                held.enter_context(FileLock(path, timeout=PROBED))
+                held.enter_context(FileLock(path, timeout=timeout))
             except Timeout:
                 if path.exists():
                     raise StoreInUse(f"{other} is at work on {self}") from None
@@ -160,7 +160,7 @@ class Store:
         here = self._common_dir
         for path in here.parent.glob(f"{here.name}*/lock"):
             if not self._shard.is_peer(self._state_dir.name, path.parent.name):
-                with self._locked(path, self._shard.of_another_number):
+                with self._locked(path, self._shard.of_another_number, PROBED):
                     pass
 
     def load(self, source: DltSource, emptied: Sequence[Emptied] = ()) -> None:

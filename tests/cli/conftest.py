@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +41,13 @@ CONVERSATIONS = [
         ("72", 2, 3, 9, "CCP", 1_000),
     ]
 ]
+
+
+PATIENCE = 30.0
+"""Seconds for which a test waits for what a command shows."""
+
+FRESH = 200.0
+"""Seconds for which a sandbox is used: it begins with a bucket, and goes as fast as the wall."""
 
 
 class Done(NamedTuple):
@@ -138,9 +148,21 @@ class Terminal(NamedTuple):
 
     def read(self) -> bytes:
         """Wait for something to be shown; nothing more is shown once there is none."""
+        if not select.select([self.leader], [], [], PATIENCE)[0]:
+            raise TimeoutError("the command shows nothing")
         with suppress(OSError):  # how Linux says that the other side has closed
             return os.read(self.leader, 65536)
         return b""
+
+    def read_until(self, enough: Callable[[bytes], bool]) -> bytes:
+        """Return what is shown until that is enough; fail if it never is."""
+        shown, ends = b"", time.monotonic() + PATIENCE
+        while not enough(shown):
+            more = self.read()
+            assert more, shown  # it has ended
+            shown += more
+            assert time.monotonic() < ends, shown
+        return shown
 
     def read_all(self) -> bytes:
         """Return all that is shown until the command ends."""
@@ -201,9 +223,25 @@ def serving(*arguments: object) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run a sandbox of the conversations above, and return its URL."""
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Return what gives the URL of a sandbox in which the next bucket is not about to close."""
     events = tmp_path_factory.mktemp("sandbox") / "events.jsonl"
     events.write_text("\n".join(map(json.dumps, CONVERSATIONS)))
-    with serving("--events", events) as url:
-        yield url
+    url, until = "", -math.inf
+    with ExitStack() as running:
+
+        def give() -> str:
+            nonlocal url, until
+            if time.monotonic() > until:
+                running.close()
+                url = running.enter_context(serving("--events", events))
+                until = time.monotonic() + FRESH
+            return url
+
+        yield give
+
+
+@pytest.fixture
+def sandbox(fresh: Callable[[], str]) -> str:
+    """Run a sandbox of the conversations above, and return its URL."""
+    return fresh()

@@ -162,9 +162,9 @@ def test_a_wrong_command_line_is_one_line_on_stderr(
 def test_in_a_terminal_the_table_is_drawn_again_in_its_place(sandbox: str) -> None:
     """It shows the figures, and leaves the terminal as it was."""
     with in_terminal("watch", 71, 72, "--base-url", sandbox) as terminal:
-        shown = b""
-        while b"31m 15s" not in shown or shown.count(b"q quits") < 3:
-            shown += terminal.read()
+        shown = terminal.read_until(
+            lambda shown: b"31m 15s" in shown and shown.count(b"q quits") >= 3
+        )
         terminal.process.send_signal(signal.SIGINT)
         shown += terminal.read_all()
     assert 130 == terminal.process.returncode
@@ -343,12 +343,9 @@ def test_in_a_terminal_keys_work_and_nothing_else_is_shown(sandbox: str) -> None
     """No stray line before the table, nor of a key; q ends it, and the terminal is as it was."""
     with in_terminal("watch", 71, 72, 404, "--base-url", sandbox) as terminal:
         before = termios.tcgetattr(terminal.leader)
-        shown = b""
-        while b"31m 15s" not in shown or b"HTTP 401" not in shown:
-            shown += terminal.read()
+        shown = terminal.read_until(lambda shown: b"31m 15s" in shown and b"HTTP 401" in shown)
         os.write(terminal.leader, b"/404")
-        while b"filter: 404_" not in shown:
-            shown += terminal.read()
+        shown += terminal.read_until(lambda shown: b"filter: 404_" in shown)
         os.write(terminal.leader, b"\x1b")
         os.write(terminal.leader, b"q")
         shown += terminal.read_all()
